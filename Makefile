@@ -1,0 +1,55 @@
+# One command each. `make demo` and `make test` set themselves up.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test check fmt bench lock golden clean
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+# uv when it is there, venv and pip when it is not; the same pinned and hashed set either way.
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  [ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+	  [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+demo: $(STAMP)  ## a simulated hall, one grid cut, every part real; under 90 s
+	@$(BIN)/interlock demo $(DEMO)
+
+test: $(STAMP)  ## the promises
+	@$(BIN)/python -m pytest $(TEST)
+
+check: $(STAMP) ## format, lint, types, import contracts, golden lists
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy .
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/golden.py --check
+
+fmt: $(STAMP)   ## format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## speeds and ratios into reports/bench.json
+	@$(BIN)/python -m interlock_evals.bench $(BENCH)
+
+golden: $(STAMP) ## write again what a model sees of each server (read the diff)
+	@$(BIN)/python tests/golden.py --write
+
+lock:           ## resolve requirements.lock again (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+
+clean:          ## remove what make made
+	rm -rf $(VENV) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""The vocabulary of the house: what an operation is, before anyone performs it. No I/O."""

@@ -1,0 +1,48 @@
+"""Blast radius: whom and what a change reaches, computed from facts, never claimed by a caller."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Ids = frozenset[str]
+
+
+class BlastRadius(BaseModel):
+    """What a change touches, and what it would break if it were carried out.
+
+    `watts_moved` is the sum over GPUs of the absolute change of their limit; `power_rise_w` is how
+    far the sum of limits goes up (0 when it goes down). `slo_floors_broken` and `budgets_broken`
+    name the jobs and power domains that could no longer hold their promise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpus: int = Field(default=0, ge=0)
+    hosts: Ids = frozenset()
+    racks: Ids = frozenset()
+    nvlink_domains: Ids = frozenset()
+    power_domains: Ids = frozenset()
+    jobs: Ids = frozenset()
+    tenants: Ids = frozenset()
+    watts_moved: int = Field(default=0, ge=0)
+    power_rise_w: int = Field(default=0, ge=0)
+    slo_floors_broken: Ids = frozenset()
+    budgets_broken: Ids = frozenset()
+
+    def __or__(self, other: "BlastRadius") -> "BlastRadius":
+        """Both together: ids are united, counts of devices and watts are added."""
+        return BlastRadius(
+            gpus=self.gpus + other.gpus,
+            hosts=self.hosts | other.hosts,
+            racks=self.racks | other.racks,
+            nvlink_domains=self.nvlink_domains | other.nvlink_domains,
+            power_domains=self.power_domains | other.power_domains,
+            jobs=self.jobs | other.jobs,
+            tenants=self.tenants | other.tenants,
+            watts_moved=self.watts_moved + other.watts_moved,
+            power_rise_w=self.power_rise_w + other.power_rise_w,
+            slo_floors_broken=self.slo_floors_broken | other.slo_floors_broken,
+            budgets_broken=self.budgets_broken | other.budgets_broken,
+        )
+
+    def overlaps(self, other: "BlastRadius") -> bool:
+        """Whether both reach the same host."""
+        return bool(self.hosts & other.hosts)

@@ -1,0 +1,127 @@
+"""A change and its life: the states, the transitions that exist, the record that people read."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.decision import Decision
+from interlock_tools.fact import Fact
+from interlock_tools.identity import Principal, Target
+from interlock_tools.operation import DryRun, Effect
+
+
+class ChangeState(StrEnum):
+    """Where a change stands."""
+
+    PROPOSED = "proposed"
+    REFUSED = "refused"
+    AWAITING_APPROVAL = "awaiting_approval"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    AUTHORISED = "authorised"
+    EXECUTING = "executing"
+    UNKNOWN = "unknown"
+    VERIFYING = "verifying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+    STUCK = "stuck"
+
+
+S = ChangeState
+
+TRANSITIONS: dict[ChangeState, frozenset[ChangeState]] = {
+    S.PROPOSED: frozenset({S.REFUSED, S.AWAITING_APPROVAL, S.AUTHORISED}),
+    S.AWAITING_APPROVAL: frozenset({S.REJECTED, S.EXPIRED, S.SUPERSEDED, S.AUTHORISED}),
+    S.AUTHORISED: frozenset({S.EXECUTING, S.REFUSED, S.EXPIRED, S.SUPERSEDED}),
+    S.EXECUTING: frozenset({S.VERIFYING, S.UNKNOWN, S.FAILED}),
+    S.UNKNOWN: frozenset({S.VERIFYING, S.FAILED, S.STUCK}),
+    S.VERIFYING: frozenset({S.SUCCEEDED, S.FAILED}),
+    S.FAILED: frozenset({S.COMPENSATING}),
+    S.COMPENSATING: frozenset({S.COMPENSATED, S.STUCK}),
+    S.REFUSED: frozenset(),
+    S.REJECTED: frozenset(),
+    S.EXPIRED: frozenset(),
+    S.SUPERSEDED: frozenset(),
+    S.SUCCEEDED: frozenset(),
+    S.COMPENSATED: frozenset(),
+    S.STUCK: frozenset(),
+}
+
+# Failed is an end only where nothing can be compensated; the worker decides that, not this table.
+ENDED = frozenset(
+    {
+        S.REFUSED,
+        S.REJECTED,
+        S.EXPIRED,
+        S.SUPERSEDED,
+        S.SUCCEEDED,
+        S.FAILED,
+        S.COMPENSATED,
+        S.STUCK,
+    }
+)
+
+
+class Step(NamedTuple):
+    """One transition as it happened."""
+
+    state: ChangeState
+    at: datetime
+    why: str
+
+
+class Vote(BaseModel):
+    """One person's signed yes or no, bound to the digest that was shown to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voter: str
+    role: str
+    approve: bool
+    binding_digest: str
+    at: datetime
+    channel: str
+    signature: str
+
+
+class Change(BaseModel):
+    """A proposed change of the plant, from its first word to its verified end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    change_id: str
+    operation: str
+    effect: Effect
+    arguments: dict[str, Any]
+    target: Target
+    requester: Principal
+    reason: str
+    dry_run: bool
+    state: ChangeState
+    action_digest: str
+    binding_digest: str | None = None
+    decision: Decision | None = None
+    blast_radius: BlastRadius | None = None
+    facts: tuple[Fact, ...] = ()
+    rehearsal: DryRun | None = None
+    votes: tuple[Vote, ...] = ()
+    evidence: dict[str, Any] = {}
+    created_at: datetime
+    expires_at: datetime
+    history: tuple[Step, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDED
+
+    def sentence(self) -> str:
+        """One line for a person or a model: what it is, where it stands and why."""
+        why = self.history[-1].why if self.history else ""
+        return f"change {self.change_id}: {self.operation} on {self.target} is {self.state}. {why}"

@@ -1,0 +1,142 @@
+"""What may be changed: an operation is a named object that describes one kind of change.
+
+It knows its facts, its reach, how to act and how to see whether the act held. It does not know who
+asks, whether it is allowed, or what is written to the ledger: that is the guard's.
+"""
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.errors import InvalidRequestError
+from interlock_tools.fact import FactNeed, FactSet
+from interlock_tools.identity import Target
+
+
+class Effect(StrEnum):
+    """How hard it is to take back."""
+
+    READ = "read"
+    REVERSIBLE = "reversible"
+    DISRUPTIVE = "disruptive"
+    IRREVERSIBLE = "irreversible"
+
+
+class Arguments(BaseModel):
+    """Base of every operation's arguments: unknown ones are refused, types are strict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Happened(StrEnum):
+    """What a read-back found of an act whose answer was lost."""
+
+    YES = "yes"
+    NO = "no"
+    PARTLY = "partly"
+    UNKNOWN = "unknown"
+
+
+class ReadBack(BaseModel):
+    """The component's present state, seen from the operation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    happened: Happened
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+
+class Held(StrEnum):
+    """Whether the promised effect shows."""
+
+    YES = "yes"
+    NOT_YET = "not_yet"
+    NO = "no"
+
+
+class Verdict(BaseModel):
+    """What an independent source shows; `source` is another one than that which was written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    held: Held
+    source: str
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+
+class DryRun(BaseModel):
+    """The component's own answer to a rehearsal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    would_succeed: bool
+    notes: tuple[str, ...] = ()
+
+
+A = TypeVar("A", bound=Arguments)
+
+
+class Operation(ABC, Generic[A]):
+    """One kind of change of one component.
+
+    A change row holds only `name` and the canonical arguments, so that another process can finish
+    what this one began; an operation object must therefore hold no state of a single change.
+
+    Attributes:
+        name: `component.verb_noun`.
+        effect: how hard it is to take back.
+        arguments: the model of its arguments.
+        deadline_s: how long after the act the effect may take to show.
+        compensates: whether `compensate` is implemented.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect]
+    arguments: type[A]
+    deadline_s: ClassVar[float]
+    compensates: ClassVar[bool] = False
+
+    @abstractmethod
+    def target(self, arguments: A) -> Target:
+        """The thing that locks and approvals are taken on."""
+
+    @abstractmethod
+    def facts(self, arguments: A) -> tuple[FactNeed, ...]:
+        """Every fact that it needs; one that is missing or stale is a refusal."""
+
+    @abstractmethod
+    def blast_radius(self, arguments: A, facts: FactSet) -> BlastRadius:
+        """Whom it reaches and what it breaks, from the facts alone.
+
+        Raises:
+            InvalidRequestError: an argument names what does not exist, or is out of range.
+        """
+
+    async def dry_run(self, arguments: A) -> DryRun | None:
+        """The component's own rehearsal, or None where it has none."""
+        del arguments
+        return None
+
+    @abstractmethod
+    async def execute(self, arguments: A, key: str) -> dict[str, Any]:
+        """Act once; `key` identifies the change. Returns what the component answered.
+
+        Raises:
+            ComponentError: the component failed and said so.
+            UnavailableError: no answer; what happened is unknown and must be read back.
+        """
+
+    @abstractmethod
+    async def read_back(self, arguments: A) -> ReadBack:
+        """Ask the component whether the act stands, after an answer was lost."""
+
+    @abstractmethod
+    async def verify(self, arguments: A, before: FactSet) -> Verdict:
+        """Ask another source than the one just written whether the effect shows."""
+
+    async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
+        """Bring back what `before` says, where the operation declares how."""
+        raise InvalidRequestError(f"{self.name} declares no compensation for {arguments!r}")
