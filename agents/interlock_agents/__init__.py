@@ -1,1 +1,1 @@
-"""x."""
+"""Agents observe, plan, propose and verify through MCP; they hold no component credentials."""

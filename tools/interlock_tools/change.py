@@ -53,7 +53,7 @@ TRANSITIONS: dict[ChangeState, frozenset[ChangeState]] = {
     S.STUCK: frozenset(),
 }
 
-# Failed is an end only where nothing can be compensated; the worker decides that, not this table.
+# A failed change that can be brought back is moved on to compensating in the same transaction.
 ENDED = frozenset(
     {
         S.REFUSED,

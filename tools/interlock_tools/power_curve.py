@@ -34,7 +34,9 @@ def throughput(cap_w: ArrayLike, natural_w: ArrayLike, p0: ArrayLike, gamma: Arr
     """Relative useful throughput in [0, 1] at `cap_w` watts; elementwise, broadcasting."""
     ratio = np.asarray(cap_w, dtype=np.float64) / np.asarray(natural_w, dtype=np.float64)
     p0 = np.asarray(p0, dtype=np.float64)
-    return np.clip((ratio - p0) / (1.0 - p0), 0.0, 1.0) ** np.asarray(gamma, dtype=np.float64)
+    share = np.clip((ratio - p0) / (1.0 - p0), 0.0, 1.0)
+    work: Ratio = np.power(share, np.asarray(gamma, dtype=np.float64))
+    return work
 
 
 def cap_for(work: ArrayLike, natural_w: ArrayLike, p0: ArrayLike, gamma: ArrayLike) -> Watts:

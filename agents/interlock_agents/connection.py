@@ -1,0 +1,53 @@
+"""An agent's hands: MCP clients to the servers it may use, and nothing else.
+
+It knows tool names and JSON, not components; what it may do is decided at the other end.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from interlock_tools.errors import ComponentError
+
+CALL_TIMEOUT_S = 30.0
+
+
+class Servers:
+    """The connected servers of an agent, by component."""
+
+    def __init__(self, clients: Mapping[str, Client]) -> None:
+        self._clients = clients
+
+    async def call(self, component: str, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured answer of one tool.
+
+        Raises:
+            ComponentError: the tool answered with an error; its text is the tool's own.
+        """
+        result = await self._clients[component].call_tool(
+            tool, arguments, read_timeout_seconds=CALL_TIMEOUT_S
+        )
+        if result.is_error or result.structured_content is None:
+            said = " ".join(getattr(part, "text", "") for part in result.content)
+            raise ComponentError(component, tool, said or "it gave no structured answer")
+        return dict(result.structured_content)
+
+
+@asynccontextmanager
+async def connect(urls: Mapping[str, str], token: str) -> AsyncIterator[Servers]:
+    """Clients over streamable HTTP to each component's URL, with one bearer token."""
+    async with AsyncExitStack() as stack:
+        clients: dict[str, Client] = {}
+        for component, url in urls.items():
+            http = await stack.enter_async_context(
+                httpx2.AsyncClient(
+                    headers={"Authorization": f"Bearer {token}"}, timeout=CALL_TIMEOUT_S
+                )
+            )
+            transport = streamable_http_client(url, http_client=http)
+            clients[component] = await stack.enter_async_context(Client(transport))
+        yield Servers(clients)

@@ -1,0 +1,168 @@
+"""Changes as rows: the only place that moves a change from one state to the next."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, func, select
+
+from interlock_guardrails.metadata import metadata
+from interlock_tools.change import ENDED, TRANSITIONS, Change, ChangeState, Step
+from interlock_tools.errors import ConflictError, NotFoundError
+from interlock_tools.identity import Principal
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("change_id", String(40), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("operation", String(80), nullable=False),
+    Column("action_digest", String(64), nullable=False),
+    Column("requester_id", String(200), nullable=False),
+    Column("created_unix_s", Float, nullable=False),
+    Column("document", Text, nullable=False),
+    Index("changes_by_state", "state"),
+    Index("changes_by_requester", "requester_id", "created_unix_s"),
+)
+
+
+def new_change_id() -> str:
+    """A fresh identifier, `chg-` and 12 hex digits."""
+    return f"chg-{uuid.uuid4().hex[:12]}"
+
+
+def _columns(change: Change) -> dict[str, Any]:
+    return {
+        "state": change.state.value,
+        "operation": change.operation,
+        "action_digest": change.action_digest,
+        "requester_id": change.requester.id,
+        "created_unix_s": change.created_at.timestamp(),
+        "document": change.model_dump_json(),
+    }
+
+
+def insert(connection: Connection, change: Change) -> None:
+    """Write a new change."""
+    connection.execute(
+        changes.insert().values(change_id=change.change_id, version=1, **_columns(change))
+    )
+
+
+def get(connection: Connection, change_id: str) -> Change:
+    """One change as it stands.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    row = connection.execute(
+        select(changes.c.document).where(changes.c.change_id == change_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no change {change_id!r}; list_changes shows the latest")
+    return Change.model_validate_json(row.document)
+
+
+def latest(
+    connection: Connection, *, limit: int, states: Sequence[ChangeState] = ()
+) -> list[Change]:
+    """The newest changes first, at most `limit`, optionally only those in `states`."""
+    query = select(changes.c.document).order_by(changes.c.created_unix_s.desc()).limit(limit)
+    if states:
+        query = query.where(changes.c.state.in_([state.value for state in states]))
+    return [Change.model_validate_json(row.document) for row in connection.execute(query)]
+
+
+def unfinished(connection: Connection) -> list[Change]:
+    """Every change that is not at its end, oldest first."""
+    ended = [state.value for state in ENDED]
+    query = (
+        select(changes.c.document)
+        .where(changes.c.state.not_in(ended))
+        .order_by(changes.c.created_unix_s)
+    )
+    return [Change.model_validate_json(row.document) for row in connection.execute(query)]
+
+
+def open_with_digest(connection: Connection, action_digest: str) -> Change | None:
+    """The unfinished change that asks for exactly this action, if there is one."""
+    query = select(changes.c.document).where(
+        changes.c.action_digest == action_digest,
+        changes.c.state.not_in([state.value for state in ENDED]),
+    )
+    row = connection.execute(query).first()
+    return None if row is None else Change.model_validate_json(row.document)
+
+
+def count_since(connection: Connection, requester: Principal, now: datetime) -> int:
+    """How many changes this principal proposed in the hour before `now`, refused ones too."""
+    since = (now - timedelta(hours=1)).timestamp()
+    query = (
+        select(func.count())
+        .select_from(changes)
+        .where(changes.c.requester_id == requester.id, changes.c.created_unix_s > since)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def move(
+    connection: Connection,
+    change_id: str,
+    to: ChangeState,
+    *,
+    at: datetime,
+    why: str,
+    came_from: ChangeState,
+    **updates: Any,
+) -> Change:
+    """Move a change one step on, in the caller's transaction.
+
+    Raises:
+        ConflictError: it is no longer in `came_from`; somebody else moved it; nothing was written.
+        ValueError: there is no such transition (a mistake of ours).
+    """
+    if to not in TRANSITIONS[came_from]:
+        raise ValueError(f"a change does not go from {came_from} to {to}")
+    row = connection.execute(
+        select(changes.c.document, changes.c.version).where(changes.c.change_id == change_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no change {change_id!r}")
+    change = Change.model_validate_json(row.document)
+    moved = change.model_copy(
+        update={"state": to, "history": (*change.history, Step(to, at, why)), **updates}
+    )
+    done = connection.execute(
+        changes.update()
+        .where(
+            changes.c.change_id == change_id,
+            changes.c.version == row.version,
+            changes.c.state == came_from.value,
+        )
+        .values(version=row.version + 1, **_columns(moved))
+    )
+    if done.rowcount != 1:
+        raise ConflictError(f"change {change_id} is {change.state}, not {came_from}; look again")
+    return moved
+
+
+def amend(connection: Connection, change: Change, **updates: Any) -> Change:
+    """Write what was learnt about a change that stays in its state (a vote, evidence).
+
+    Raises:
+        ConflictError: it moved since; nothing was written.
+    """
+    amended = change.model_copy(update=updates)
+    done = connection.execute(
+        changes.update()
+        .where(
+            changes.c.change_id == change.change_id,
+            changes.c.state == change.state.value,
+        )
+        .values(version=changes.c.version + 1, **_columns(amended))
+    )
+    if done.rowcount != 1:
+        raise ConflictError(f"change {change.change_id} moved on; look again")
+    return amended

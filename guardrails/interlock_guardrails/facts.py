@@ -1,0 +1,90 @@
+"""Where facts come from: each component answers for what it can see; the guard asks them all."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+import anyio
+
+from interlock_tools.errors import FactoryError
+from interlock_tools.fact import Fact, FactNeed, FactSet, Unknown
+
+FETCH_TIMEOUT_S = 5.0
+
+
+class FactSource(Protocol):
+    """What one component can tell, by kind of fact."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of fact that it answers."""
+        ...
+
+    async def fact(self, need: FactNeed) -> Fact | Unknown:
+        """The fact as the component last saw it, with its age; `Unknown` says why there is none."""
+        ...
+
+
+class Gathered(NamedTuple):
+    """The answers to a list of needs: what is known, and what is not and why."""
+
+    facts: FactSet
+    unknown: tuple[Unknown, ...]
+
+
+class FactRegistry:
+    """All sources of a site, found by kind. One kind has one source."""
+
+    def __init__(self, sources: Iterable[FactSource] = ()) -> None:
+        self._by_kind: dict[str, FactSource] = {}
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: FactSource) -> None:
+        """Register a source.
+
+        Raises:
+            ValueError: another source already answers one of its kinds.
+        """
+        for kind in source.kinds:
+            if kind in self._by_kind:
+                raise ValueError(f"two sources answer for {kind!r}; a fact has one origin")
+            self._by_kind[kind] = source
+
+    async def fact(self, need: FactNeed) -> Fact | Unknown:
+        """One fact; a source that fails or hangs gives `Unknown`, never an exception."""
+        source = self._by_kind.get(need.kind)
+        if source is None:
+            return Unknown(kind=need.kind, subject=need.subject, why="no source answers this kind")
+        try:
+            with anyio.fail_after(FETCH_TIMEOUT_S):
+                return await source.fact(need)
+        except TimeoutError:
+            why = f"its source gave no answer in {FETCH_TIMEOUT_S:g} s"
+        except FactoryError as error:
+            why = str(error)
+        return Unknown(kind=need.kind, subject=need.subject, why=why)
+
+    async def gather(self, needs: Sequence[FactNeed], now: datetime) -> Gathered:
+        """Every need answered; a fact older than its need allows, or of the future, is unknown."""
+        known: list[Fact] = []
+        unknown: list[Unknown] = []
+        for need in needs:
+            answer = await self.fact(need)
+            if isinstance(answer, Unknown):
+                unknown.append(answer)
+                continue
+            age_s = (now - answer.observed_at).total_seconds()
+            if -FUTURE_TOLERANCE_S <= age_s <= need.max_age_s:
+                known.append(answer)
+                continue
+            why = (
+                f"it is {age_s:.1f} s old and may be {need.max_age_s:g} s"
+                if age_s > 0
+                else f"its moment lies {-age_s:.1f} s in the future"
+            )
+            unknown.append(Unknown(kind=need.kind, subject=need.subject, why=why))
+        return Gathered(FactSet(known), tuple(unknown))
+
+
+FUTURE_TOLERANCE_S = 5.0  # clocks of meters and of ours may differ by this much

@@ -1,0 +1,142 @@
+"""Group commit: many callers hand over records and go on, one thread writes them together.
+
+A caller never waits for the disk. What does not fit into the bounded queue is counted, and the
+count is handed over with the next batch. It does not know what a record is or where it goes.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from interlock_guardrails.ledger.records import Draft
+from interlock_tools.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500  # records in one transaction
+LATE_S = 1.0  # how long a record may wait for company
+CAPACITY = 20_000  # records that may wait; some 10 MB
+
+
+class GroupCommit:
+    """A bounded queue and the thread that empties it.
+
+    Args:
+        write: commits a batch and the number dropped before it; what it raises is logged, and the
+            same batch is tried again.
+        then: called after each batch and at least every `late_s`; what it raises is logged.
+        capacity: records that may wait before further ones are dropped.
+        batch: records that are written without waiting for more, and the most in one batch.
+        late_s: seconds that a record may wait.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Draft], int], None],
+        then: Callable[[], None],
+        *,
+        capacity: int = CAPACITY,
+        batch: int = BATCH,
+        late_s: float = LATE_S,
+    ) -> None:
+        self._write, self._then = write, then
+        self._capacity, self._batch, self._late_s = capacity, batch, late_s
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._done = threading.Condition(self._lock)
+        self._queue: deque[Draft] = deque()
+        self._dropped = 0
+        self._accepted = self._settled = self._wanted = 0  # running counts of records
+        self._failures = 0
+        self._failing = self._stopping = self._ended = False
+        self._thread = threading.Thread(target=self._run, name="ledger-reads", daemon=True)
+        self._thread.start()
+
+    def offer(self, draft: Draft) -> bool:
+        """Hand over a record; False when there was no room and it was only counted."""
+        with self._lock:
+            if self._stopping or len(self._queue) >= self._capacity:
+                self._dropped += 1
+                return False
+            self._queue.append(draft)
+            self._accepted += 1
+            if len(self._queue) == self._batch:
+                self._work.notify()
+        return True
+
+    def flush(self) -> None:
+        """Wait until all that was handed over before is committed.
+
+        Raises:
+            UnavailableError: a write failed meanwhile; the records still wait for another attempt,
+                unless the queue is closed.
+        """
+        with self._lock:
+            ticket, failures = self._accepted, self._failures
+            self._wanted = max(self._wanted, ticket)
+            self._work.notify()
+            self._done.wait_for(
+                lambda: self._settled >= ticket or self._failures > failures or self._ended
+            )
+            if self._settled < ticket:
+                raise UnavailableError(f"{len(self._queue)} records could not be written yet")
+
+    def close(self) -> None:
+        """Write what waits and end the thread.
+
+        Raises:
+            UnavailableError: the last write failed; what waited is lost.
+        """
+        with self._lock:
+            self._stopping = True
+            self._work.notify()
+        self._thread.join()
+        with self._lock:
+            lost = len(self._queue) + self._dropped
+        if lost:
+            raise UnavailableError(f"{lost} records were not written before the end")
+
+    def _run(self) -> None:
+        while self._turn():
+            pass
+        with self._lock:
+            self._ended = True
+            self._done.notify_all()
+
+    def _turn(self) -> bool:
+        """Wait, write one batch, look after the rest; False when it was the last turn."""
+        with self._lock:
+            self._work.wait_for(self._is_due, timeout=self._late_s)
+            batch = [self._queue[index] for index in range(min(self._batch, len(self._queue)))]
+            dropped, stopping = self._dropped, self._stopping
+        written = self._try_write(batch, dropped) if batch or dropped else True
+        with self._lock:
+            self._failing = not written
+            if written:
+                for _ in batch:
+                    self._queue.popleft()
+                self._dropped -= dropped
+                self._settled += len(batch)
+            else:
+                self._failures += 1
+                self._wanted = self._settled
+            self._done.notify_all()
+            last = stopping and not (written and self._queue)
+        try:
+            self._then()
+        except Exception:  # a dead thread would lose every record after this one
+            logger.exception("the work after a batch of the ledger failed")
+        return not last
+
+    def _is_due(self) -> bool:
+        full = len(self._queue) >= self._batch and not self._failing
+        return self._stopping or self._wanted > self._settled or full
+
+    def _try_write(self, batch: Sequence[Draft], dropped: int) -> bool:
+        try:
+            self._write(batch, dropped)
+        except Exception:  # whatever it was, the batch is kept and tried again
+            logger.exception("a batch of the ledger was not written")
+            return False
+        return True

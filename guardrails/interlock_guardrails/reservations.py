@@ -1,0 +1,47 @@
+"""Reservations and locks: what running changes hold, so that two safe ones are not unsafe together.
+
+A reservation is taken before the act, in the transaction that writes the intent, and given back
+when the change has ended. Counting what is "currently" touched would race; a reservation does not.
+"""
+
+from sqlalchemy import Column, Connection, String, Table, Text, select
+
+from interlock_guardrails.metadata import metadata
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.identity import Target
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("change_id", String(40), primary_key=True),
+    Column("target", String(250), nullable=False, unique=True),
+    Column("reach", Text, nullable=False),
+)
+
+
+def take(connection: Connection, change_id: str, target: Target, reach: BlastRadius) -> bool:
+    """Lock the target and reserve the reach; False when another change holds the target."""
+    holder = connection.execute(
+        select(reservations.c.change_id).where(reservations.c.target == str(target))
+    ).scalar_one_or_none()
+    if holder is not None:
+        return bool(holder == change_id)
+    connection.execute(
+        reservations.insert().values(
+            change_id=change_id, target=str(target), reach=reach.model_dump_json()
+        )
+    )
+    return True
+
+
+def give_back(connection: Connection, change_id: str) -> None:
+    """Release what a change holds; nothing happens when it holds nothing."""
+    connection.execute(reservations.delete().where(reservations.c.change_id == change_id))
+
+
+def held_by_others(connection: Connection, change_id: str | None = None) -> list[BlastRadius]:
+    """The reach of every change that runs now, except this one."""
+    rows = connection.execute(select(reservations.c.change_id, reservations.c.reach))
+    return [
+        BlastRadius.model_validate_json(row.reach) for row in rows if row.change_id != change_id
+    ]

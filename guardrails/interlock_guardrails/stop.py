@@ -1,0 +1,55 @@
+"""The stop: one row that says whether anything new may be executed. Unreadable means stopped."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Boolean, Column, Connection, Float, Integer, String, Table, select
+
+from interlock_guardrails.metadata import metadata
+from interlock_tools.errors import InvalidRequestError
+from interlock_tools.identity import Principal, PrincipalKind
+
+stop_state = Table(
+    "stop_state",
+    metadata,
+    Column("row", Integer, primary_key=True),
+    Column("stopped", Boolean, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("why", String(500), nullable=False),
+    Column("at_unix_s", Float, nullable=False),
+)
+
+
+class StopState(NamedTuple):
+    """Whether we are stopped, by whom and why."""
+
+    stopped: bool
+    by: str
+    why: str
+
+
+def read_stop(connection: Connection) -> StopState:
+    """The present state; a store without the row has never been stopped."""
+    row = connection.execute(select(stop_state)).one_or_none()
+    if row is None:
+        return StopState(stopped=False, by="", why="")
+    return StopState(stopped=row.stopped, by=row.by, why=row.why)
+
+
+def write_stop(
+    connection: Connection, *, stopped: bool, by: Principal, why: str, now: datetime
+) -> StopState:
+    """Stop or resume.
+
+    Raises:
+        InvalidRequestError: anyone may stop, but only a person may resume.
+    """
+    if not stopped and by.kind is not PrincipalKind.PERSON:
+        raise InvalidRequestError("only a person can resume; ask one at the console")
+    connection.execute(stop_state.delete())
+    connection.execute(
+        stop_state.insert().values(
+            row=1, stopped=stopped, by=by.id, why=why[:500], at_unix_s=now.timestamp()
+        )
+    )
+    return StopState(stopped=stopped, by=by.id, why=why)

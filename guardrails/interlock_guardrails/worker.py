@@ -1,0 +1,308 @@
+"""The worker: carries authorised changes out, one transition at a time, and never acts twice.
+
+Everything it needs stands in the change row, so a worker that starts finds what another left: an
+act without an outcome is unknown and is read back from the plant, never sent again.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from sqlalchemy import Connection
+
+from interlock_guardrails import changes, reservations
+from interlock_guardrails.action import parse
+from interlock_guardrails.approvals import binding_digest, quorum_voted
+from interlock_guardrails.guard import Assessment, Guard
+from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.stop import read_stop
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.change import Change, ChangeState
+from interlock_tools.decision import Answer
+from interlock_tools.errors import ComponentError, ConflictError, FactoryError, UnavailableError
+from interlock_tools.fact import FactSet
+from interlock_tools.operation import Arguments, Happened, Held, Operation, ReadBack, Verdict
+
+LOOK_EVERY_S = 1.0
+VERIFY_EVERY_S = 2.0
+READ_BACK_TRIES = 5
+EXECUTE_TIMEOUT_S = 60.0
+
+S = ChangeState
+StepTable = dict[ChangeState, Callable[[Change], Awaitable[Change]]]
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Moves changes from authorised to their verified end. One runs per process."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._clock = guard.clock
+        self._busy: set[str] = set()
+
+    async def run(self) -> None:
+        """Work until cancelled. Begins with what an earlier process left unfinished."""
+        await self._adopt()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._wake_regularly)
+            while True:
+                ready = self._guard.authorised
+                for change in await self._guard.store.read(changes.unfinished):
+                    if change.change_id not in self._busy and change.state is not S.PROPOSED:
+                        self._busy.add(change.change_id)
+                        tasks.start_soon(self._advance, change)
+                await ready.wait()
+                self._guard.authorised = anyio.Event()
+
+    async def _wake_regularly(self) -> None:
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            self._guard.wake_worker()
+
+    async def _adopt(self) -> None:
+        """An act that was under way when its process ended has an unknown outcome."""
+        for change in await self._guard.store.read(changes.unfinished):
+            if change.state is S.EXECUTING:
+                await self._move(change, S.UNKNOWN, "the process that acted ended before it knew")
+
+    async def _advance(self, change: Change) -> None:
+        """Take one change as far as it goes now."""
+        steps: StepTable = {
+            S.AWAITING_APPROVAL: self._expire_if_due,
+            S.AUTHORISED: self._begin,
+            S.EXECUTING: self._execute,
+            S.UNKNOWN: self._find_out,
+            S.VERIFYING: self._verify,
+            S.COMPENSATING: self._compensate,
+        }
+        try:
+            while change.state in steps:
+                moved = await steps[change.state](change)
+                if moved.state is change.state:
+                    break
+                change = moved
+        except ConflictError as error:
+            log.info("another worker or a person moved a change: %s", error)
+        finally:
+            self._busy.discard(change.change_id)
+
+    # ── before the act ────────────────────────────────────────────────────────────────────────
+
+    async def _expire_if_due(self, change: Change) -> Change:
+        if self._clock.now() < change.expires_at:
+            return change
+        return await self._move(change, S.EXPIRED, "nobody decided in time; silence is a no")
+
+    async def _begin(self, change: Change) -> Change:
+        """Look at the plant again, and in one transaction reserve, lock and write the intent."""
+        now = self._clock.now()
+        if now >= change.expires_at:
+            return await self._move(change, S.EXPIRED, "it was approved but not begun in time")
+        try:
+            operation, arguments = self._parsed(change)
+            assessment = await self._guard.assess(
+                change.requester, operation, arguments, now, change.change_id
+            )
+        except FactoryError as error:
+            return await self._move(change, S.REFUSED, f"looked at again: {error}")
+        if assessment.overlaps:
+            return change  # it waits for the other to end, and expires if that takes too long
+        verdict = _still_stands(change, assessment)
+        if verdict is not None:
+            return await self._move(change, *verdict)
+
+        def commit(connection: Connection) -> Change:
+            if read_stop(connection).stopped:
+                return change
+            reach = assessment.reach or BlastRadius()
+            if any(reach.overlaps(o) for o in reservations.held_by_others(connection, held)):
+                return change
+            if not reservations.take(connection, change.change_id, change.target, reach):
+                return change
+            self._guard.ledger.append(
+                connection,
+                RecordKind.INTENT,
+                {
+                    "change_id": change.change_id,
+                    "operation": change.operation,
+                    "action_digest": change.action_digest,
+                    "binding_digest": change.binding_digest,
+                },
+            )
+            return changes.move(
+                connection,
+                change.change_id,
+                S.EXECUTING,
+                at=now,
+                why="the intent is on the ledger",
+                came_from=S.AUTHORISED,
+                facts=tuple(assessment.facts),
+                blast_radius=reach,
+            )
+
+        held = change.change_id
+        return await self._guard.store.write(commit)
+
+    # ── the act ───────────────────────────────────────────────────────────────────────────────
+
+    async def _execute(self, change: Change) -> Change:
+        """Act once. Only an answer of the component ends in a known state."""
+        operation, arguments = self._parsed(change)
+        try:
+            with anyio.fail_after(EXECUTE_TIMEOUT_S):
+                answer = await operation.execute(arguments, change.change_id)
+        except (UnavailableError, TimeoutError) as error:
+            why = f"no answer to the act: {str(error) or 'timed out'}"
+            return await self._move(change, S.UNKNOWN, why)
+        except ComponentError as error:
+            return await self._move(change, S.UNKNOWN, f"the component failed: {error}")
+        except FactoryError as error:
+            return await self._fail(change, f"the component refused: {error}", undo=False)
+        return await self._move(
+            change,
+            S.VERIFYING,
+            "the component took it",
+            evidence={**change.evidence, "answer": answer},
+        )
+
+    async def _find_out(self, change: Change) -> Change:
+        """Ask the component what happened; never act again on a guess."""
+        operation, arguments = self._parsed(change)
+        seen = ReadBack(happened=Happened.UNKNOWN)
+        for attempt in range(READ_BACK_TRIES):
+            try:
+                seen = await operation.read_back(arguments)
+            except FactoryError as error:
+                seen = ReadBack(happened=Happened.UNKNOWN, evidence={"error": str(error)})
+            if seen.happened is not Happened.UNKNOWN:
+                break
+            await self._clock.sleep(VERIFY_EVERY_S * (attempt + 1))
+        evidence = {**change.evidence, "read_back": seen.model_dump(mode="json")}
+        if seen.happened is Happened.YES:
+            return await self._move(change, S.VERIFYING, "read back: it stands", evidence=evidence)
+        if seen.happened is Happened.UNKNOWN:
+            why = "the plant does not say what happened; a person must look"
+            return await self._move(change, S.STUCK, why, evidence=evidence)
+        if seen.happened is Happened.NO:
+            why = "read back: it did not happen"
+            return await self._fail(change, why, undo=False, evidence=evidence)
+        return await self._fail(change, "read back: it happened in part", evidence=evidence)
+
+    async def _verify(self, change: Change) -> Change:
+        """Wait until an independent source shows the effect, inside the operation's deadline."""
+        operation, arguments = self._parsed(change)
+        begun = change.history[-1].at
+        while True:
+            verdict = await self._look(operation, arguments, FactSet(change.facts))
+            evidence = {**change.evidence, "verified": verdict.model_dump(mode="json")}
+            if verdict.held is Held.YES:
+                why = f"{verdict.source} shows it"
+                return await self._move(change, S.SUCCEEDED, why, evidence=evidence)
+            waited_s = (self._clock.now() - begun).total_seconds()
+            if verdict.held is Held.NO or waited_s >= operation.deadline_s:
+                why = f"{verdict.source} does not show it after {waited_s:.0f} s"
+                return await self._fail(change, why, evidence=evidence)
+            await self._clock.sleep(VERIFY_EVERY_S)
+
+    async def _look(
+        self, operation: Operation[Any], arguments: Arguments, before: FactSet
+    ) -> Verdict:
+        try:
+            return await operation.verify(arguments, before)
+        except FactoryError as error:
+            return Verdict(held=Held.NOT_YET, source="no source", evidence={"error": str(error)})
+
+    # ── after a failure ───────────────────────────────────────────────────────────────────────
+
+    async def _fail(self, change: Change, why: str, *, undo: bool = True, **updates: Any) -> Change:
+        """Call it failed; where something was done and can be brought back, begin that at once.
+
+        Both in one transaction: a process that ends in between would leave it undone for ever.
+        """
+        undo = undo and self._guard.operation(change.operation).compensates
+
+        def transact(connection: Connection) -> Change:
+            failed = self._step(connection, change, S.FAILED, why, **updates)
+            if not undo:
+                return failed
+            return self._step(connection, failed, S.COMPENSATING, "bringing back what was before")
+
+        return await self._guard.store.write(transact)
+
+    async def _compensate(self, change: Change) -> Change:
+        operation, arguments = self._parsed(change)
+        try:
+            with anyio.fail_after(EXECUTE_TIMEOUT_S):
+                answer = await operation.compensate(arguments, FactSet(change.facts))
+        except (FactoryError, TimeoutError) as error:
+            why = f"it could not be brought back: {str(error) or 'timed out'}; a person must look"
+            return await self._move(change, S.STUCK, why)
+        evidence = {**change.evidence, "compensation": answer}
+        return await self._move(change, S.COMPENSATED, "brought back", evidence=evidence)
+
+    # ── shared ────────────────────────────────────────────────────────────────────────────────
+
+    def _parsed(self, change: Change) -> tuple[Operation[Any], Arguments]:
+        operation = self._guard.operation(change.operation)
+        return operation, parse(operation, change.arguments)
+
+    async def _move(self, change: Change, to: ChangeState, why: str, **updates: Any) -> Change:
+        """One transition in a transaction of its own."""
+        return await self._guard.store.write(
+            lambda connection: self._step(connection, change, to, why, **updates)
+        )
+
+    def _step(
+        self, connection: Connection, change: Change, to: ChangeState, why: str, **updates: Any
+    ) -> Change:
+        """One transition with its ledger record; an end gives back lock and reservation."""
+        moved = changes.move(
+            connection,
+            change.change_id,
+            to,
+            at=self._clock.now(),
+            why=why,
+            came_from=change.state,
+            **updates,
+        )
+        if moved.ended:
+            reservations.give_back(connection, change.change_id)
+        self._guard.ledger.append(
+            connection,
+            RECORD_OF[to],
+            {
+                "change_id": change.change_id,
+                "state": to.value,
+                "why": why,
+                "evidence": moved.evidence,
+            },
+        )
+        return moved
+
+
+RECORD_OF: dict[ChangeState, RecordKind] = {
+    S.REFUSED: RecordKind.REFUSED,
+    S.EXPIRED: RecordKind.REFUSED,
+    S.SUPERSEDED: RecordKind.REFUSED,
+    S.VERIFYING: RecordKind.OUTCOME,
+    S.UNKNOWN: RecordKind.OUTCOME,
+    S.FAILED: RecordKind.OUTCOME,
+    S.STUCK: RecordKind.OUTCOME,
+    S.SUCCEEDED: RecordKind.VERIFIED,
+    S.COMPENSATING: RecordKind.COMPENSATED,
+    S.COMPENSATED: RecordKind.COMPENSATED,
+}
+
+
+def _still_stands(change: Change, now: Assessment) -> tuple[ChangeState, str] | None:
+    """None where the approval holds for the plant as it is now, else the end and its reason."""
+    decision = now.decision
+    if decision.answer is Answer.REFUSE:
+        return S.REFUSED, f"looked at again: {decision.sentence()}"
+    if binding_digest(change.action_digest, decision, now.facts) != change.binding_digest:
+        return S.SUPERSEDED, "the plant or the policy moved since it was decided; propose it again"
+    if decision.answer is Answer.REQUIRE_APPROVAL and not quorum_voted(change):
+        return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
+    return None

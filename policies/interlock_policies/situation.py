@@ -1,0 +1,108 @@
+"""The situation of a change: everything that the policy may look at, and nothing else.
+
+The guard measures it. Nothing in it is taken from what a caller claims.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.identity import Principal, Target
+from interlock_tools.operation import Effect
+
+WHOLE = 1000  # per mille
+
+
+class Situation(BaseModel):
+    """One request and the facts around it, at one moment.
+
+    Attributes:
+        principal: who asks, from the channel's authentication.
+        operation: its registered name.
+        effect: the registered effect of that operation.
+        target: what the change is done to.
+        site: where.
+        blast_radius: whom the change reaches and what it would break.
+        open_reach: the union of what other changes have reserved; this one is not in it.
+        site_gpus: GPUs of the site; 0 when nobody knows, and then any share counts as the whole.
+        site_hosts: hosts of the site; 0 as above.
+        overlaps_open: this reach overlaps a reservation of another change.
+        frozen: a freeze is in force.
+        in_window: the moment lies inside a change window.
+        changes_last_hour: changes by this principal in the last hour; this one is not counted.
+        protected: ids (`node-001`) or full names (`node/node-001`) that no change may reach.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    principal: Principal
+    operation: str
+    effect: Effect
+    target: Target
+    site: str
+    blast_radius: BlastRadius
+    open_reach: BlastRadius
+    site_gpus: int = Field(ge=0)
+    site_hosts: int = Field(ge=0)
+    overlaps_open: bool
+    frozen: bool
+    in_window: bool
+    changes_last_hour: int = Field(ge=0)
+    protected: frozenset[str] = frozenset()
+
+    def protected_reached(self) -> frozenset[str]:
+        """The protected ids that this change would reach, whatever they are ids of."""
+        reach = self.blast_radius
+        named = frozenset({self.target.id, str(self.target)})
+        reached = (
+            named,
+            reach.hosts,
+            reach.racks,
+            reach.nvlink_domains,
+            reach.power_domains,
+            reach.jobs,
+            reach.tenants,
+        )
+        return frozenset().union(*(self.protected & ids for ids in reached))
+
+    def facts(self, *, quorum_voted: bool) -> dict[str, Any]:
+        """The context of the Cedar request, in the type `Facts` of the schema.
+
+        `quorum_voted` says under which of its two questions the policy is asked; it is no fact.
+        """
+        reach, others = self.blast_radius, self.open_reach
+        hosts = len(reach.hosts)
+        hosts_with_open = hosts + len(others.hosts) - len(reach.hosts & others.hosts)
+        return {
+            "site": self.site,
+            "quorum_voted": quorum_voted,
+            "frozen": self.frozen,
+            "in_window": self.in_window,
+            "overlaps_open": self.overlaps_open or reach.overlaps(others),
+            "changes_last_hour": self.changes_last_hour,
+            "gpus": reach.gpus,
+            "hosts": hosts,
+            "racks": len(reach.racks),
+            "nvlink_domains": len(reach.nvlink_domains),
+            "power_domains": len(reach.power_domains),
+            "jobs": len(reach.jobs),
+            "tenants": len(reach.tenants),
+            "watts_moved": reach.watts_moved,
+            "power_rise_w": reach.power_rise_w,
+            "gpu_share_permille": share_permille(reach.gpus, self.site_gpus),
+            "host_share_permille": share_permille(hosts, self.site_hosts),
+            "open_gpu_share_permille": share_permille(reach.gpus + others.gpus, self.site_gpus),
+            "open_host_share_permille": share_permille(hosts_with_open, self.site_hosts),
+            "slo_floors_broken": sorted(reach.slo_floors_broken),
+            "budgets_broken": sorted(reach.budgets_broken),
+            "protected_reached": sorted(self.protected_reached()),
+        }
+
+
+def share_permille(part: int, whole: int) -> int:
+    """`part` of `whole` in thousandths, rounded up: a limit is never passed by rounding.
+
+    Of a whole that nobody knows (0) every part is all of it.
+    """
+    return -(-part * WHOLE // whole) if whole > 0 else WHOLE

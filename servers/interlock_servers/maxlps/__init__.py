@@ -1,0 +1,1 @@
+"""Power: headroom, allocation and caps, through DPS or through the devices themselves."""

@@ -1,0 +1,110 @@
+"""Exact allocation of watts over a power tree: one price per full node, all nodes at once.
+
+At price p (work per watt) a GPU wants the cap at which one more watt would buy less than p. With
+T(c) = ((c - P0) / (D - P0)) ** gamma that cap has a closed form. The budgets nest and T is
+concave, so pricing the full nodes from the bottom up gives the true optimum.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from interlock_servers.maxlps.allocator.fill import fill
+from interlock_servers.maxlps.allocator.problem import Problem
+from interlock_servers.maxlps.allocator.tree import Floats, Ints, PowerTree
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Caps by leaf, in watts, and the log price of each node (minus infinity: it has room).
+
+    Prices are in weighted relative work per watt of GPU power.
+    """
+
+    cap_w: Floats
+    log_price: Floats
+
+
+@dataclass(frozen=True)
+class PriceDemand:
+    """Demand in a level `-k * log(price)`, with one `k` for all leaves.
+
+    At such a level a leaf takes `base_w + exp(shift + rate * level)`, and `rate` is near 1. So in
+    `exp(level)` demand is nearly a straight line, which Newton's method follows in few rounds.
+    """
+
+    base_w: Floats
+    shift: Floats
+    rate: Floats
+    log_lo: Floats
+    log_hi: Floats
+    lo_w: Floats
+    hi_w: Floats
+
+    def take(self, leaves: Ints | slice) -> "PriceDemand":
+        """The demand of these leaves only."""
+        return PriceDemand(
+            self.base_w[leaves],
+            self.shift[leaves],
+            self.rate[leaves],
+            self.log_lo[leaves],
+            self.log_hi[leaves],
+            self.lo_w[leaves],
+            self.hi_w[leaves],
+        )
+
+    def span(self) -> tuple[Floats, Floats]:
+        """The levels at which each leaf leaves `lo_w` and reaches `hi_w`."""
+        return (self.log_lo - self.shift) / self.rate, (self.log_hi - self.shift) / self.rate
+
+    def at(self, level: Floats) -> tuple[Floats, Floats]:
+        """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
+        log_w = self.rate * level
+        log_w += self.shift
+        free = (log_w > self.log_lo) & (log_w < self.log_hi)
+        np.clip(log_w, self.log_lo, self.log_hi, out=log_w)
+        watts = np.exp(log_w, out=log_w)
+        slopes = watts * self.rate
+        slopes *= free
+        watts += self.base_w
+        return watts, slopes
+
+    def step(self, level: Floats, units: Floats) -> Floats:
+        """Newton's step in `exp(level)`; NaN where it would leave the positive numbers."""
+        moved: Floats = level + np.log1p(units)
+        return moved
+
+
+def waterfill(
+    tree: PowerTree, budget_w: Floats, problem: Problem, start: Floats | None = None
+) -> Solution:
+    """Caps that maximise weighted relative work within every budget of the tree.
+
+    Args:
+        tree: the power tree.
+        budget_w: watts that the GPUs under each node may take together, by node.
+        problem: curves and bounds of the leaves, in the caller's order.
+        start: `log_price` of an earlier solution of this tree; only the speed depends on it.
+
+    Raises:
+        InvalidRequestError: the least caps under some node exceed its budget.
+    """
+    order = tree.order
+    exponent = (1.0 / (1.0 - problem.gamma))[order]
+    scale = float(exponent.mean())
+    base_w = (problem.p0 * problem.natural_w)[order]
+    usable_w = problem.natural_w[order] - base_w
+    slope = np.log((problem.gamma * problem.weight)[order]) - problem.gamma[order] * np.log(usable_w)
+    lo_w, hi_w = problem.lo_w[order], problem.hi_w[order]
+    demand = PriceDemand(
+        base_w=base_w,
+        shift=exponent * slope,
+        rate=exponent / scale,
+        log_lo=np.log(lo_w - base_w),
+        log_hi=np.log(hi_w - base_w),
+        lo_w=lo_w,
+        hi_w=hi_w,
+    )
+    filled = fill(tree, budget_w, demand, None if start is None else -scale * start)
+    cap_w = np.clip(filled.watts, lo_w, hi_w)  # exp and log may miss a bound by a rounding error
+    return Solution(tree.to_caller(cap_w), -filled.level / scale)

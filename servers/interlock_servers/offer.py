@@ -1,0 +1,236 @@
+"""How a component is offered to models: the one place where a function becomes an MCP tool.
+
+Every tool gets the same treatment here: unknown arguments are refused, types are strict, the caller
+is known and scoped at call time, a deadline holds, our errors become text for the model, reads are
+recorded, and an operation is only ever proposed to the guard.
+"""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import anyio
+from mcp.server import CacheHint, MCPServer
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import Field, StrictBool, ValidationError
+
+from interlock_guardrails.guard import Guard
+from interlock_guardrails.ledger.records import RecordKind
+from interlock_servers.change_view import ChangeList, ChangeView
+from interlock_servers.identity import SCOPE_PROPOSE, SCOPE_READ, TokenVerifier, WhoCalls
+from interlock_servers.page import Page
+from interlock_tools.errors import FactoryError, InvalidRequestError
+from interlock_tools.operation import Effect, Operation
+
+READ_DEADLINE_S = 10.0
+PROPOSE_DEADLINE_S = 30.0
+VERSION = "0.1.0"
+
+P = TypeVar("P", bound=Page)
+ReadTool = Callable[..., Awaitable[Page]]
+
+
+class StrictTool(Tool):
+    """A tool that refuses what its schema does not name, and says so in one line."""
+
+    async def run(
+        self, arguments: dict[str, Any], context: Any, convert_result: bool = False
+    ) -> Any:
+        """Validate strictly, then run as the SDK does.
+
+        Raises:
+            ToolError: names each argument that is wrong, unknown or missing.
+        """
+        try:
+            self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'arguments'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)[:8]
+            )
+            known = ", ".join(self.parameters.get("properties", {})) or "none"
+            raise ToolError(f"{self.name}: {wrong}. Its arguments are: {known}") from None
+        return await super().run(arguments, context, convert_result)
+
+
+class Face:
+    """The MCP face of one component while it is put together; `server()` closes it."""
+
+    def __init__(self, component: str, *, guard: Guard, who: WhoCalls, instructions: str) -> None:
+        self.component = component
+        self._guard = guard
+        self._who = who
+        self._instructions = instructions
+        self._tools: list[Tool] = []
+        self._operations: list[Operation[Any]] = []
+
+    def read(self, function: ReadTool) -> ReadTool:
+        """Offer a reading function under its own name; its docstring is what a model reads."""
+        name = function.__name__
+
+        @functools.wraps(function)
+        async def answer(**arguments: Any) -> CallToolResult:
+            caller = self._require(SCOPE_READ)
+            page = await self._within(READ_DEADLINE_S, name, function(**arguments))
+            self._guard.ledger.append_read(
+                RecordKind.READ,
+                {"tool": f"{self.component}.{name}", "arguments": arguments, "caller": caller},
+            )
+            return _result(page)
+
+        signature = inspect.signature(function, eval_str=True)
+        self._add(answer, signature, signature.return_annotation, Effect.READ)
+        return function
+
+    def propose(self, operation: Operation[Any]) -> None:
+        """Offer an operation: the tool proposes it to the guard and answers with the change."""
+        name = operation.name.partition(".")[2]
+
+        async def propose(reason: str, dry_run: bool = False, **arguments: Any) -> CallToolResult:
+            self._require(SCOPE_PROPOSE)
+            change = await self._within(
+                PROPOSE_DEADLINE_S,
+                name,
+                self._guard.propose(
+                    self._who(), operation.name, arguments, reason=reason, dry_run=dry_run
+                ),
+            )
+            return _result(ChangeView.of(change, self._guard.clock.now()))
+
+        propose.__name__ = name
+        propose.__doc__ = inspect.getdoc(type(operation))
+        self._operations.append(operation)
+        self._add(propose, _signature_of(operation), ChangeView, operation.effect)
+
+    def server(
+        self, *, auth: AuthSettings | None = None, verifier: TokenVerifier | None = None
+    ) -> MCPServer[Any]:
+        """The finished server. With `auth` and `verifier` every request needs a verified token."""
+        if self._operations:
+            self._offer_changes()
+        return MCPServer(
+            f"interlock-{self.component}",
+            version=VERSION,
+            instructions=self._instructions,
+            log_level="WARNING",
+            tools=self._tools,
+            auth=auth,
+            token_verifier=verifier,
+            cache_hints={"tools/list": CacheHint(ttl_ms=60_000, scope="private")},
+        )
+
+    def _offer_changes(self) -> None:
+        guard = self._guard
+
+        async def get_change(
+            change_id: Annotated[str, Field(pattern=r"^chg-[0-9a-f]{12}$")],
+        ) -> ChangeView:
+            """Where one proposed change stands now, why, and what has been seen of its effect."""
+            return ChangeView.of(await guard.get(change_id), guard.clock.now())
+
+        async def list_changes(limit: Annotated[int, Field(ge=1, le=50)] = 10) -> ChangeList:
+            """The latest proposed changes of the site, newest first, with their states."""
+            now = guard.clock.now()
+            latest = await guard.latest(limit)
+            return ChangeList(
+                observed_at=now,
+                origin="guard",
+                changes=[ChangeView.of(change, now) for change in latest],
+            )
+
+        self.read(get_change)
+        self.read(list_changes)
+
+    def _require(self, scope: str) -> str:
+        try:
+            caller = self._who()
+        except InvalidRequestError as error:
+            raise ToolError(str(error)) from None
+        if scope not in caller.scopes:
+            raise ToolError(f"insufficient_scope: {caller.id} lacks {scope}; ask for it and retry")
+        return caller.id
+
+    async def _within(self, deadline_s: float, name: str, work: Awaitable[Any]) -> Any:
+        try:
+            with anyio.fail_after(deadline_s):
+                return await work
+        except FactoryError as error:
+            raise ToolError(str(error)) from error
+        except TimeoutError:
+            raise ToolError(
+                f"{name} gave no answer in {deadline_s:g} s; a read may be tried again, "
+                "of a change ask list_changes first"
+            ) from None
+
+    def _add(
+        self,
+        function: Callable[..., Any],
+        signature: inspect.Signature,
+        page: Any,
+        effect: Effect,
+    ) -> None:
+        returns = Annotated[CallToolResult, page]
+        described = signature.replace(return_annotation=returns)
+        function.__signature__ = described  # type: ignore[attr-defined]  # how functools does it
+        function.__annotations__ = {
+            **{name: p.annotation for name, p in described.parameters.items()},
+            "return": returns,
+        }
+        tool = StrictTool.from_function(function, annotations=annotations_of(effect))
+        arguments = tool.fn_metadata.arg_model
+        arguments.model_config["extra"] = "forbid"
+        arguments.model_config["strict"] = True
+        arguments.model_rebuild(force=True)
+        tool.parameters = arguments.model_json_schema(by_alias=True)
+        self._tools.append(tool)
+
+
+def annotations_of(effect: Effect) -> ToolAnnotations:
+    """MCP hints for clients, derived from the effect; they authorise nothing."""
+    return ToolAnnotations(
+        read_only_hint=effect is Effect.READ,
+        destructive_hint=effect in {Effect.DISRUPTIVE, Effect.IRREVERSIBLE},
+        idempotent_hint=effect is not Effect.IRREVERSIBLE,
+        open_world_hint=False,
+    )
+
+
+def _signature_of(operation: Operation[Any]) -> inspect.Signature:
+    """The operation's arguments, then `reason` and `dry_run`."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    empty = inspect.Parameter.empty
+    fields = operation.arguments.model_fields.items()
+    parameters = [
+        inspect.Parameter(
+            name,
+            keyword,
+            default=empty if info.is_required() else info.get_default(call_default_factory=True),
+            annotation=Annotated[info.annotation, info],
+        )
+        for name, info in fields
+    ]
+    why = Annotated[
+        str,
+        Field(min_length=1, max_length=500, description="why, for the people who approve it"),
+    ]
+    rehearse = Annotated[
+        StrictBool, Field(description="true: decide and rehearse only; nothing is done")
+    ]
+    return inspect.Signature(
+        [
+            *parameters,
+            inspect.Parameter("reason", keyword, annotation=why),
+            inspect.Parameter("dry_run", keyword, default=False, annotation=rehearse),
+        ]
+    )
+
+
+def _result(page: Page) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=page.text())],
+        structured_content=page.model_dump(mode="json", exclude_none=True),
+    )

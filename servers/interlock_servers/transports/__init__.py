@@ -1,0 +1,1 @@
+"""Shared clients of the wire protocols; they know no component."""

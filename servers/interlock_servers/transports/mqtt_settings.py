@@ -1,0 +1,205 @@
+"""Where the bus is, who we are on it, and which topics every broker understands."""
+
+import ipaddress
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from interlock_tools.errors import InvalidRequestError
+
+MAX_TOPIC_BYTES = 65_535  # the length field of MQTT
+
+# A NATS broker rewrites dots and cuts a client that publishes a space or an empty level.
+_UNSAFE = re.compile(r"[\s.\x00-\x1f\x7f]")
+
+
+class BrokerAddress(NamedTuple):
+    """Where a broker listens, and whether the way to it is encrypted."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is this machine, so that nothing is sent over a network."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_broker(url: str) -> BrokerAddress:
+    """The address in `mqtt://host:port` or `mqtts://host:port`.
+
+    Raises:
+        InvalidRequestError: it is no such URL; the text never repeats credentials in it.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidRequestError(f"the broker URL cannot be read: {error}") from error
+    if "@" in parts.netloc:
+        raise InvalidRequestError(
+            "a broker URL must hold no credentials; name password_env or password_file instead"
+        )
+    if parts.scheme not in {"mqtt", "mqtts"}:
+        raise InvalidRequestError(f"broker {url!r} must begin with mqtt:// or mqtts://")
+    if not parts.hostname or not port:
+        raise InvalidRequestError(
+            f"broker {url!r} must name a host and a port, as in mqtt://h:1883"
+        )
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise InvalidRequestError(f"broker {url!r} must end after its port")
+    return BrokerAddress(parts.hostname, port, parts.scheme == "mqtts")
+
+
+def check_topic(topic: str) -> None:
+    """Refuse a topic that a NATS broker would rewrite, or cut the client for.
+
+    Raises:
+        InvalidRequestError: it says what is wrong with the topic.
+    """
+    if "+" in topic or "#" in topic:
+        raise InvalidRequestError(f"topic {topic!r} holds a wildcard; one publishes to one topic")
+    _check_levels(topic)
+
+
+def check_filter(topic_filter: str) -> None:
+    """Refuse a filter that no broker, or not every broker, understands.
+
+    Raises:
+        InvalidRequestError: it says what is wrong with the filter.
+    """
+    *inner, last = topic_filter.split("/")
+    if any("#" in level for level in inner) or ("#" in last and last != "#"):
+        raise InvalidRequestError(f"filter {topic_filter!r} may hold # only as its last level")
+    if any("+" in level and level != "+" for level in (*inner, last)):
+        raise InvalidRequestError(f"filter {topic_filter!r} may hold + only as a whole level")
+    _check_levels(topic_filter)
+
+
+def check_qos(qos: int) -> None:
+    """Refuse a QoS that MQTT does not have.
+
+    Raises:
+        InvalidRequestError: it is not 0, 1 or 2.
+    """
+    if qos not in {0, 1, 2}:
+        raise InvalidRequestError(f"QoS is 0, 1 or 2, not {qos!r}")
+
+
+def _check_levels(topic: str) -> None:
+    if unsafe := _UNSAFE.search(topic):
+        raise InvalidRequestError(
+            f"topic {topic!r} holds {unsafe.group()!r}; spaces, dots and control characters "
+            "do not survive a NATS broker"
+        )
+    if "" in topic.split("/"):
+        raise InvalidRequestError(f"topic {topic!r} holds an empty level")
+    try:
+        size_bytes = len(topic.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"topic {topic!r} is not valid Unicode") from error
+    if size_bytes > MAX_TOPIC_BYTES:
+        raise InvalidRequestError(f"a topic may have {MAX_TOPIC_BYTES} bytes, not {size_bytes}")
+
+
+class MqttSettings(BaseModel):
+    """Where the bus is and who we are on it. A secret is named, never held.
+
+    `password_env` and `password_file` are read at every connection, so that a renewed token is
+    used as soon as there is a reason to connect again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    brokers: tuple[str, ...] = Field(min_length=1)
+    client_id: str = Field(min_length=1, max_length=128)
+    username: str | None = None
+    password_env: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: int = Field(default=30, ge=5, le=3600)
+
+    @field_validator("brokers")
+    @classmethod
+    def _brokers_are_urls(cls, brokers: tuple[str, ...]) -> tuple[str, ...]:
+        for url in brokers:
+            try:
+                parse_broker(url)
+            except InvalidRequestError as error:
+                raise ValueError(str(error)) from None
+        return brokers
+
+    @model_validator(mode="after")
+    def _secrets_travel_encrypted(self) -> Self:
+        if self.password_env and self.password_file:
+            raise ValueError("name password_env or password_file, not both")
+        if self.has_password and self.username is None:
+            raise ValueError("MQTT 3.1.1 has no password without a username (DSX: oauthtoken)")
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file needs cert_file")
+        for url, address in zip(self.brokers, self.addresses, strict=True):
+            if self.has_password and not address.tls and not address.loopback:
+                raise ValueError(
+                    f"a password or token is never sent in the clear: {url} must be mqtts://"
+                )
+            if self.cert_file and not address.tls:
+                raise ValueError(f"a client certificate needs TLS: {url} must be mqtts://")
+        return self
+
+    @property
+    def addresses(self) -> tuple[BrokerAddress, ...]:
+        """The brokers in their order of preference."""
+        return tuple(parse_broker(url) for url in self.brokers)
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a password or token belongs to the connection."""
+        return bool(self.password_env or self.password_file)
+
+    def read_password(self) -> str | None:
+        """The secret of this moment.
+
+        Raises:
+            InvalidRequestError: the variable or the file is not there, or is empty.
+        """
+        if self.password_env:
+            password = os.environ.get(self.password_env, "").strip()
+            where = f"the environment variable {self.password_env}"
+        elif self.password_file:
+            where = f"the file {self.password_file}"
+            try:
+                password = self.password_file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidRequestError(f"{where} cannot be read: {error}") from error
+        else:
+            return None
+        if not password:
+            raise InvalidRequestError(f"{where} should hold the password and is empty")
+        return password
+
+    def tls_context(self) -> ssl.SSLContext:
+        """The trust and the identity for TLS, read from the files now.
+
+        Raises:
+            InvalidRequestError: a file is not there or holds something else.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as error:
+            raise InvalidRequestError(f"ca_file, cert_file or key_file: {error}") from error
+        return context

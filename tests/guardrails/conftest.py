@@ -1,0 +1,144 @@
+"""A guard over one valve, with people, on a clock that stands still."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from interlock_guardrails.approvals import Approvals
+from interlock_guardrails.engine import create_store_engine, create_tables
+from interlock_guardrails.facts import FactRegistry
+from interlock_guardrails.guard import Guard
+from interlock_guardrails.ledger.ledger import Ledger
+from interlock_guardrails.ledger.signing import Signer
+from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.store import Store
+from interlock_guardrails.worker import Worker
+from interlock_policies.bundles import load_bundle
+from interlock_tools.change import Change
+from interlock_tools.clock import ManualClock
+from interlock_tools.identity import Principal, PrincipalKind
+from tests.guardrails.valve import MoveValve, Valve
+
+START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+PATIENCE_S = 20.0
+
+
+def person(name: str, *roles: str, channel: str = "console:local") -> Principal:
+    """A person who is logged in at a console."""
+    return Principal(
+        id=name, kind=PrincipalKind.PERSON, authenticated_by=channel, roles=frozenset(roles)
+    )
+
+
+AGENT = Principal(
+    id="agent:power",
+    kind=PrincipalKind.AGENT,
+    authenticated_by="token:local",
+    scopes=frozenset({"interlock:read", "interlock:propose"}),
+    owner="person:owner",
+)
+
+
+@dataclass
+class House:
+    """Everything of one guard that a test touches."""
+
+    clock: ManualClock
+    valve: Valve
+    guard: Guard
+    approvals: Approvals
+    ledger: Ledger
+
+    async def propose(self, position_pct: int = 50, **more: Any) -> Change:
+        """Propose a move of the valve as the agent."""
+        arguments = {"position_pct": position_pct, **more.pop("arguments", {})}
+        return await self.guard.propose(
+            more.pop("requester", AGENT),
+            "valve.move_valve",
+            arguments,
+            reason=more.pop("reason", "less flow is enough"),
+            dry_run=more.pop("dry_run", False),
+        )
+
+    async def approve(self, change: Change, voter: Principal, **more: Any) -> Change:
+        """Vote yes on what the change shows."""
+        return await self.approvals.vote(
+            voter,
+            change.change_id,
+            approve=more.pop("approve", True),
+            shown_digest=more.pop("shown_digest", change.binding_digest),
+            **more,
+        )
+
+    async def until(self, ready: Callable[[], Awaitable[bool]]) -> None:
+        """Let the clock run in seconds until `ready`, bounded in real time."""
+        with anyio.fail_after(PATIENCE_S):
+            while not await ready():
+                self.clock.advance(1.0)
+                await anyio.sleep(0.002)
+
+    async def end_of(self, change: Change) -> Change:
+        """The change at its end."""
+
+        async def ended() -> bool:
+            return (await self.guard.get(change.change_id)).ended
+
+        await self.until(ended)
+        return await self.guard.get(change.change_id)
+
+    def records(self, change: Change) -> list[str]:
+        """The kinds of ledger record about this change, in order."""
+        return [
+            record["kind"]
+            for record in self.ledger.read(0, 10_000)
+            if record["body"].get("change_id") == change.change_id
+        ]
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """A worker that runs while the block does."""
+
+        @asynccontextmanager
+        async def run() -> Any:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Worker(self.guard).run)
+                yield
+                tasks.cancel_scope.cancel()
+
+        return run()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A house under the supervised bundle, on a store of its own."""
+    clock = ManualClock(START)
+    valve = Valve(clock)
+    operation = MoveValve(valve)
+    engine = create_store_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    create_tables(engine)
+    key = Signer.generate("test.example/ledger")
+    with Ledger(engine, key, origin="test.example/ledger", clock=clock) as ledger:
+        store = Store(engine)
+        guard = Guard(
+            store=store,
+            ledger=ledger,
+            gate=load_bundle("supervised", {operation.name: operation.effect}),
+            facts=FactRegistry([valve]),
+            clock=clock,
+            rules=SiteRules(site_id="lab", gpus=512, hosts=64, approval_expires_s=300),
+            operations=[operation],
+        )
+        yield House(
+            clock=clock,
+            valve=valve,
+            guard=guard,
+            approvals=Approvals(store, ledger, clock, Ed25519PrivateKey.generate()),
+            ledger=ledger,
+        )
+    engine.dispose()

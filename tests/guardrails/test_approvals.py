@@ -1,0 +1,114 @@
+"""Who may vote, on what, and how often."""
+
+import anyio
+import pytest
+
+from interlock_tools.change import ChangeState
+from interlock_tools.errors import ConflictError, InvalidRequestError
+from interlock_tools.identity import Principal, PrincipalKind
+from tests.guardrails.conftest import AGENT, House, person
+
+MARIA = person("person:maria", "operator")
+
+
+@pytest.mark.parametrize(
+    ("voter", "says"),
+    [
+        (AGENT, "only a person"),
+        (person("person:guest"), "has no say"),
+        (person("person:lead", "site_lead"), "has no say"),
+        (person("person:owner", "operator"), "owner cannot"),
+        (person("person:maria", "operator", channel="token:local"), "authenticated by a console"),
+    ],
+    ids=["agent", "no role", "other role", "owner of the agent", "with an MCP token"],
+)
+async def test_only_a_distinct_person_of_the_role_at_a_console_can_vote(
+    house: House, voter: Principal, says: str
+) -> None:
+    """The requester, its owner, agents, other roles and MCP tokens have no vote."""
+    change = await house.propose(50)
+
+    with pytest.raises(InvalidRequestError, match=says):
+        await house.approve(change, voter)
+
+    assert (await house.guard.get(change.change_id)).state is ChangeState.AWAITING_APPROVAL
+
+
+async def test_a_person_who_asked_cannot_approve(house: House) -> None:
+    """Two pairs of eyes means two people."""
+    maria = Principal(
+        id="person:maria",
+        kind=PrincipalKind.PERSON,
+        authenticated_by="console:local",
+        roles=frozenset({"operator"}),
+        scopes=frozenset({"interlock:propose"}),
+    )
+    change = await house.propose(50, requester=maria)
+
+    with pytest.raises(InvalidRequestError, match="cannot approve"):
+        await house.approve(change, maria)
+
+
+async def test_a_vote_for_something_else_does_not_count(house: House) -> None:
+    """The digest that was shown is the digest that is approved."""
+    change = await house.propose(50)
+    other = await house.propose(60)
+
+    with pytest.raises(ConflictError, match="not what would be done"):
+        await house.approve(change, MARIA, shown_digest=other.binding_digest)
+
+
+async def test_a_late_vote_does_not_count(house: House) -> None:
+    """After its expiry a change cannot be brought to life."""
+    change = await house.propose(50)
+    house.clock.advance(300)
+
+    with pytest.raises(ConflictError, match="expired"):
+        await house.approve(change, MARIA)
+
+
+async def test_a_rejection_ends_it(house: House) -> None:
+    """One no is a no; a later yes finds nothing open."""
+    change = await house.propose(50)
+    await house.approve(change, MARIA, approve=False)
+
+    with pytest.raises(ConflictError):
+        await house.approve(change, person("person:ben", "operator"))
+
+    assert (await house.guard.get(change.change_id)).state is ChangeState.REJECTED
+
+
+async def test_sixteen_voters_at_once_authorise_it_once(house: House) -> None:
+    """One change, one approval, one execution, whoever is quick."""
+    change = await house.propose(50)
+    outcomes: list[str] = []
+
+    async def vote(number: int) -> None:
+        try:
+            await house.approve(change, person(f"person:{number}", "operator"))
+            outcomes.append("counted")
+        except ConflictError:
+            outcomes.append("closed")
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(vote, number)
+    async with house.working():
+        await house.end_of(change)
+
+    assert outcomes.count("counted") == 1
+    assert house.valve.acts == [50]
+
+
+async def test_an_agent_is_not_a_person_whatever_it_calls_itself(house: House) -> None:
+    """The kind comes from authentication; a role on an agent buys nothing."""
+    pretender = Principal(
+        id="person:maria",
+        kind=PrincipalKind.AGENT,
+        authenticated_by="console:local",
+        roles=frozenset({"operator"}),
+    )
+    change = await house.propose(50)
+
+    with pytest.raises(InvalidRequestError):
+        await house.approve(change, pretender)
