@@ -43,13 +43,13 @@ def solve(tree: PowerTree, budget_w: Floats, problem: Problem, segments: int = 8
     lp.col_cost_ = np.concatenate((slope.ravel(), np.zeros(nodes)))
     lp.col_lower_ = np.zeros(chords + nodes)
     lp.col_upper_ = np.concatenate((width.ravel(), budget_w))
-    lp.row_lower_ = lp.row_upper_ = -fixed_w
+    lp.row_lower_ = lp.row_upper_ = np.negative(fixed_w, dtype=np.float64)
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(np.bincount(column))))
-    lp.a_matrix_.index_ = row[by_column]
+    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(np.bincount(column)))).astype(np.int32)
+    lp.a_matrix_.index_ = row[by_column].astype(np.int32)
     lp.a_matrix_.value_ = value[by_column]
 
-    highs = highspy.Highs()
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]  # its constructor has no types
     highs.silent()
     highs.passModel(lp)
     highs.run()

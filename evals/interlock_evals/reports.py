@@ -57,16 +57,20 @@ class Promise:
     why_not: str | None = None
 
     @classmethod
-    def at_most(cls, value: float, limit: float, unit: str, why_not: str | None = None) -> "Promise":
+    def at_most(
+        cls, value: float, limit: float, unit: str, why_not: str | None = None
+    ) -> "Promise":
         """Holds up to the limit; `why_not` is kept only where it does not."""
-        held = value <= limit  # false for NaN
-        return cls(value, limit, unit, held, None if held else why_not or "above the limit")
+        held = bool(value <= limit)  # false for NaN
+        return cls(float(value), limit, unit, held, None if held else why_not or "above the limit")
 
     @classmethod
-    def at_least(cls, value: float, limit: float, unit: str, why_not: str | None = None) -> "Promise":
+    def at_least(
+        cls, value: float, limit: float, unit: str, why_not: str | None = None
+    ) -> "Promise":
         """Holds from the limit up; `why_not` is kept only where it does not."""
-        held = value >= limit
-        return cls(value, limit, unit, held, None if held else why_not or "below the limit")
+        held = bool(value >= limit)
+        return cls(float(value), limit, unit, held, None if held else why_not or "below the limit")
 
     @classmethod
     def unmeasured(cls, limit: float, unit: str, why_not: str) -> "Promise":
@@ -101,7 +105,7 @@ class Report:
     def as_json(self) -> str:
         """The report in the format of this module."""
         content = asdict(self) | {"when": self.when.isoformat(timespec="seconds")}
-        return json.dumps(content, indent=2) + "\n"
+        return json.dumps(content, indent=2, default=float) + "\n"
 
     def write(self, folder: Path = FOLDER) -> Path:
         """Write `<folder>/<name>.json` and return its path."""
@@ -120,7 +124,11 @@ def commit() -> str:
 
     def ask(*words: str) -> str | None:
         answer = subprocess.run(  # noqa: S603 - fixed words, no input of anybody's
-            [git, "--no-optional-locks", *words], cwd=here, capture_output=True, text=True, check=False
+            [git, "--no-optional-locks", *words],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return answer.stdout.strip() if answer.returncode == 0 else None
 

@@ -13,7 +13,7 @@ Array = TypeVar("Array", bound=NDArray[Any])
 
 def sum_by(index: Ints, values: Floats, count: int) -> Floats:
     """Sum of `values` per parent: `index[i]` is the parent of child i, of `count` parents."""
-    return np.bincount(index, weights=values, minlength=count)
+    return np.bincount(index, weights=values, minlength=count).astype(np.float64, copy=False)
 
 
 def read_only(values: Array) -> Array:

@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from interlock_tools.errors import InvalidRequestError
-
 from interlock_plant.site import Cdu, Feed, Node, Pdu, Rack, SiteSpec
+from interlock_tools.errors import InvalidRequestError
 
 NODES_PER_RACK: Final = 8
 # Assumed ratings. Eight nodes draw about 62 kW in mixed work and 67 kW with every GPU at 700 W.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from interlock_tools.errors import InvalidRequestError
 
 from interlock_plant.arrays import Ints
 from interlock_plant.parameters import WORK, JobClass
 from interlock_plant.site import SiteSpec
+from interlock_tools.errors import InvalidRequestError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
-from interlock_tools.errors import InvalidRequestError
 
 from interlock_plant.arrays import Floats
 from interlock_plant.jobs import Job
@@ -25,6 +24,7 @@ from interlock_plant.parameters import (
     JobClass,
 )
 from interlock_plant.trace import RequestTrace
+from interlock_tools.errors import InvalidRequestError
 
 TABLE_S: Final = 3600  # synthetic loads repeat after an hour, without a seam
 
@@ -105,7 +105,8 @@ def _trace_load(trace: RequestTrace) -> Floats:
     full = float(np.percentile(smooth, 99))
     if full <= 0:
         raise InvalidRequestError("the trace holds too few tokens to scale by its 99th percentile")
-    return np.clip(smooth / full, 0.0, 1.0)
+    u: Floats = np.clip(smooth / full, 0.0, 1.0)
+    return u
 
 
 def _steady(rng: np.random.Generator) -> Floats:
@@ -118,7 +119,8 @@ def _training(rng: np.random.Generator) -> Floats:
     # The dip's share of each second, so that its mean does not depend on where seconds fall.
     dip = np.clip(np.minimum(phase_s + 1.0, TRAIN_DIP_S) - phase_s, 0.0, 1.0)
     dip += np.clip(phase_s + 1.0 - period_s, 0.0, 1.0)
-    return 1.0 - TRAIN_DIP_DEPTH * dip
+    u: Floats = 1.0 - TRAIN_DIP_DEPTH * dip
+    return u
 
 
 def _serving(rng: np.random.Generator) -> Floats:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from interlock_tools.power_curve import FLOOR_RATIO, throughput
 
 from interlock_plant.arrays import Bools, Floats, Ints
 from interlock_plant.jobs import Job, job_of_gpu
@@ -23,6 +22,7 @@ from interlock_plant.parameters import (
     WORK,
 )
 from interlock_plant.site import SiteSpec
+from interlock_tools.power_curve import FLOOR_RATIO, throughput
 
 
 def relax(start_w: Floats, target_w: Floats, duration_s: Floats | float) -> tuple[Floats, Floats]:
@@ -95,7 +95,8 @@ class PowerModel:
         draw_w = self._base_w + self._slope_w * load_u[self.job_of_gpu]
         if running is not None:
             draw_w = np.where(running, draw_w, self.idle_w)
-        return draw_w * (1.0 + LEAKAGE_PER_K * (core_c - LEAKAGE_REFERENCE_C))
+        leakage: Floats = 1.0 + LEAKAGE_PER_K * (core_c - LEAKAGE_REFERENCE_C)
+        return draw_w * leakage
 
     def settled(self, natural_w: Floats) -> PowerState:
         """Every GPU uncapped and steady at `natural_w`."""
@@ -152,9 +153,7 @@ class PowerModel:
             state.cap_effective_w = cap_w
         else:
             cap_w = old_cap_w
-            end_w, energy_j = relax(
-                state.end_w, np.minimum(reach_w, CAP_HOLDS_AT * cap_w), STEP_S
-            )
+            end_w, energy_j = relax(state.end_w, np.minimum(reach_w, CAP_HOLDS_AT * cap_w), STEP_S)
             work = self._work(cap_w, state)
         peak_w = np.maximum(state.end_w, end_w)
         bursts = (state.end_w < OVERSHOOT_FROM * cap_w) & (reach_w > cap_w)

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
-from interlock_tools.errors import InvalidRequestError
 
 from interlock_plant.arrays import Ints
 from interlock_plant.parameters import (
@@ -21,6 +20,7 @@ from interlock_plant.parameters import (
     GpuParameters,
     HostParameters,
 )
+from interlock_tools.errors import InvalidRequestError
 
 SITE_METER: Final = "site"  # the id of the meter at the fence
 
@@ -89,25 +89,21 @@ class SiteSpec:
     host: HostParameters = H100_HOST
 
     def __post_init__(self) -> None:
-        _check_ids([SITE_METER, *self.feed_ids, *self.pdu_ids, *self.cdu_ids])
-        _check_ids([SITE_METER, *self.feed_ids, *self.pdu_ids, *self.rack_ids, *self.node_ids])
-        _check_ids([*self.cdu_ids, *self.rack_ids, *self.node_ids])
+        ratings_w = [
+            *((feed.feed_id, feed.rating_w) for feed in self.feeds),
+            *((pdu.pdu_id, pdu.rating_w) for pdu in self.pdus),
+            *((cdu.cdu_id, cdu.rating_w) for cdu in self.cdus),
+            *((rack.rack_id, rack.rating_w) for rack in self.racks),
+            *((node.node_id, node.rating_w) for node in self.nodes),
+        ]
+        _check_ids([SITE_METER, *(name for name, _ in ratings_w)])
         _check_parents(self.pdu_ids, "feed", (p.feed_id for p in self.pdus), self.feed_ids)
         _check_parents(self.rack_ids, "PDU", (r.pdu_id for r in self.racks), self.pdu_ids)
         _check_parents(self.rack_ids, "CDU", (r.cdu_id for r in self.racks), self.cdu_ids)
         _check_parents(self.node_ids, "rack", (n.rack_id for n in self.nodes), self.rack_ids)
-        for ids, members in (
-            (self.feed_ids, self.feeds),
-            (self.pdu_ids, self.pdus),
-            (self.cdu_ids, self.cdus),
-            (self.rack_ids, self.racks),
-            (self.node_ids, self.nodes),
-        ):
-            for name, member in zip(ids, members, strict=True):
-                if not (math.isfinite(member.rating_w) and member.rating_w > 0):
-                    raise InvalidRequestError(
-                        f"{name}: rating_w must be a positive number, not {member.rating_w}"
-                    )
+        for name, rating_w in ratings_w:
+            if not (math.isfinite(rating_w) and rating_w > 0):
+                raise InvalidRequestError(f"{name}: rating_w must be a positive number")
         if not self.nodes:
             raise InvalidRequestError(f"{self.name}: a site needs at least one node")
         for node in self.nodes:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
-from interlock_tools.errors import InvalidRequestError
 
 from interlock_plant.arrays import Floats
+from interlock_tools.errors import InvalidRequestError
 
 HEADER: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"  # as in the Azure LLM inference traces
 LONGEST_S: Final = 31 * 86_400  # a longer span is a wrong year, not a trace

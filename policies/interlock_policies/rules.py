@@ -60,8 +60,8 @@ def read_rule(
     quorum = _quorum(where, annotations)
     if permits and asks_for_votes != (quorum is not None):
         raise BundleError(f"{where}: @quorum and context.quorum_voted go together")
-    if not permits and quorum is not None:
-        raise BundleError(f"{where}: a forbid takes no @quorum")
+    if not permits and (asks_for_votes or quorum is not None):
+        raise BundleError(f"{where}: a forbid takes no @quorum and reads no quorum_voted")
     return Rule(
         rule_id=rule_id,
         permits=permits,

@@ -8,7 +8,7 @@ from interlock_tools.errors import ConflictError, InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
 from tests.guardrails.conftest import AGENT, House, person
 
-MARIA = person("person:maria", "operator")
+OPERATOR = person("person:operator-1", "operator")
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ MARIA = person("person:maria", "operator")
         (person("person:guest"), "has no say"),
         (person("person:lead", "site_lead"), "has no say"),
         (person("person:owner", "operator"), "owner cannot"),
-        (person("person:maria", "operator", channel="token:local"), "authenticated by a console"),
+        (person("person:operator-1", "operator", channel="token:local"), "authenticated by a console"),
     ],
     ids=["agent", "no role", "other role", "owner of the agent", "with an MCP token"],
 )
@@ -36,17 +36,17 @@ async def test_only_a_distinct_person_of_the_role_at_a_console_can_vote(
 
 async def test_a_person_who_asked_cannot_approve(house: House) -> None:
     """Two pairs of eyes means two people."""
-    maria = Principal(
-        id="person:maria",
+    asker = Principal(
+        id="person:operator-1",
         kind=PrincipalKind.PERSON,
         authenticated_by="console:local",
         roles=frozenset({"operator"}),
         scopes=frozenset({"interlock:propose"}),
     )
-    change = await house.propose(50, requester=maria)
+    change = await house.propose(50, requester=asker)
 
     with pytest.raises(InvalidRequestError, match="cannot approve"):
-        await house.approve(change, maria)
+        await house.approve(change, asker)
 
 
 async def test_a_vote_for_something_else_does_not_count(house: House) -> None:
@@ -55,7 +55,7 @@ async def test_a_vote_for_something_else_does_not_count(house: House) -> None:
     other = await house.propose(60)
 
     with pytest.raises(ConflictError, match="not what would be done"):
-        await house.approve(change, MARIA, shown_digest=other.binding_digest)
+        await house.approve(change, OPERATOR, shown_digest=other.binding_digest)
 
 
 async def test_a_late_vote_does_not_count(house: House) -> None:
@@ -64,16 +64,16 @@ async def test_a_late_vote_does_not_count(house: House) -> None:
     house.clock.advance(300)
 
     with pytest.raises(ConflictError, match="expired"):
-        await house.approve(change, MARIA)
+        await house.approve(change, OPERATOR)
 
 
 async def test_a_rejection_ends_it(house: House) -> None:
     """One no is a no; a later yes finds nothing open."""
     change = await house.propose(50)
-    await house.approve(change, MARIA, approve=False)
+    await house.approve(change, OPERATOR, approve=False)
 
     with pytest.raises(ConflictError):
-        await house.approve(change, person("person:ben", "operator"))
+        await house.approve(change, person("person:operator-2", "operator"))
 
     assert (await house.guard.get(change.change_id)).state is ChangeState.REJECTED
 
@@ -103,7 +103,7 @@ async def test_sixteen_voters_at_once_authorise_it_once(house: House) -> None:
 async def test_an_agent_is_not_a_person_whatever_it_calls_itself(house: House) -> None:
     """The kind comes from authentication; a role on an agent buys nothing."""
     pretender = Principal(
-        id="person:maria",
+        id="person:operator-1",
         kind=PrincipalKind.AGENT,
         authenticated_by="console:local",
         roles=frozenset({"operator"}),

@@ -9,7 +9,7 @@ from interlock_tools.errors import ConflictError, InvalidRequestError, NotFoundE
 from interlock_tools.identity import Principal, PrincipalKind
 from tests.guardrails.conftest import AGENT, House, person
 
-MARIA = person("person:maria", "operator")
+OPERATOR = person("person:operator-1", "operator")
 
 
 async def test_an_approved_change_is_executed_once_and_verified_by_the_meter(house: House) -> None:
@@ -18,7 +18,7 @@ async def test_an_approved_change_is_executed_once_and_verified_by_the_meter(hou
     assert change.state is ChangeState.AWAITING_APPROVAL
     assert house.valve.acts == []
 
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     async with house.working():
         ended = await house.end_of(change)
 
@@ -75,7 +75,7 @@ async def test_what_policy_forbids_is_refused_with_the_rule_and_never_done(house
     assert change.state is ChangeState.REFUSED
     assert "slo-floor-broken" in change.history[-1].why
     with pytest.raises(ConflictError):
-        await house.approve(change, MARIA)
+        await house.approve(change, OPERATOR)
     async with house.working():
         house.clock.advance(5.0)
     assert house.valve.acts == []
@@ -85,7 +85,7 @@ async def test_an_effect_that_does_not_show_is_failed_and_brought_back(house: Ho
     """The valve says yes and does nothing: only the meter can tell."""
     house.valve.mishap = "ignores"
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
 
     async with house.working():
         ended = await house.end_of(change)
@@ -102,7 +102,7 @@ async def test_a_lost_answer_is_read_back_and_not_sent_again(house: House) -> No
     """The link broke after the act: the plant knows, and it is asked."""
     house.valve.mishap = "answer_lost"
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
 
     async with house.working():
         ended = await house.end_of(change)
@@ -116,7 +116,7 @@ async def test_a_lost_act_is_read_back_as_not_done(house: House) -> None:
     """The link broke before the act: it is failed, and there is nothing to bring back."""
     house.valve.mishap = "lost_before"
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
 
     async with house.working():
         ended = await house.end_of(change)
@@ -129,7 +129,7 @@ async def test_a_plant_that_does_not_say_what_happened_leaves_it_to_a_person(hou
     """Unknown stays unknown: it is stuck, and not called failed or done."""
     house.valve.mishap = "mute"
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
 
     async with house.working():
         ended = await house.end_of(change)
@@ -141,7 +141,7 @@ async def test_a_plant_that_does_not_say_what_happened_leaves_it_to_a_person(hou
 async def test_a_worker_that_starts_asks_what_another_left_in_the_middle(house: House) -> None:
     """The process died after the intent; the next one reads back and never acts twice."""
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     house.valve.position_pct = house.valve.flow_pct = 50
     house.valve.acts.append(50)
     await house.guard.store.write(
@@ -165,7 +165,7 @@ async def test_a_worker_that_starts_asks_what_another_left_in_the_middle(house: 
 async def test_a_plant_that_moved_after_the_vote_supersedes_the_change(house: House) -> None:
     """The people approved another valve: its serial number is an identity."""
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     house.valve.serial = "sn-2"
 
     async with house.working():
@@ -178,7 +178,7 @@ async def test_a_plant_that_moved_after_the_vote_supersedes_the_change(house: Ho
 async def test_a_meter_that_moves_does_not_void_the_vote(house: House) -> None:
     """Measurements bind as the rules that they met, not to the last digit."""
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     house.valve.position_pct = 97
 
     async with house.working():
@@ -190,7 +190,7 @@ async def test_a_meter_that_moves_does_not_void_the_vote(house: House) -> None:
 async def test_a_fact_that_goes_missing_after_the_vote_stops_the_change(house: House) -> None:
     """An approval is no licence to act blind."""
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     house.valve.missing.add("valve.position")
 
     async with house.working():
@@ -203,7 +203,7 @@ async def test_a_fact_that_goes_missing_after_the_vote_stops_the_change(house: H
 async def test_the_stop_holds_what_has_not_begun_until_a_person_resumes(house: House) -> None:
     """Anyone may stop; only a person may resume."""
     change = await house.propose(50)
-    await house.approve(change, MARIA)
+    await house.approve(change, OPERATOR)
     await house.guard.stop(AGENT, "something smells")
 
     async with house.working():
@@ -214,7 +214,7 @@ async def test_the_stop_holds_what_has_not_begun_until_a_person_resumes(house: H
 
         with pytest.raises(InvalidRequestError):
             await house.guard.resume(AGENT, "let me")
-        await house.guard.resume(MARIA, "looked; it was the coffee")
+        await house.guard.resume(OPERATOR, "looked; a false alarm")
         ended = await house.end_of(change)
 
     assert ended.state in {ChangeState.SUCCEEDED, ChangeState.EXPIRED}

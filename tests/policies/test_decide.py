@@ -87,6 +87,20 @@ def test_the_strictest_of_several_permits_sets_the_quorum(
     assert set(rule_ids(answer)) == {"one-operator", "three-leads"}
 
 
+def test_a_permit_that_asks_for_people_never_opens_without_them(
+    situation: Make, operations: Mapping[str, Effect]
+) -> None:
+    """A condition that forgets the votes in one branch does not turn into an open door."""
+    careless = (
+        '@id("careless") @reason("One.") @runbook("none") @quorum("1") @role("operator")'
+        'permit (principal, action in Action::"mutate", resource)'
+        "when { context.quorum_voted || context.in_window };"
+    )
+    gate = PolicyGate({"a.cedar": careless}, operations)
+    assert decide(gate, situation()).answer is Answer.REQUIRE_APPROVAL
+    assert still_allowed(gate, situation(), quorum_voted=False).answer is Answer.REFUSE
+
+
 def test_reading_needs_the_read_scope_and_nothing_else(situation: Make, gates: Gates) -> None:
     """Reads pass in every bundle, in a freeze too, and only with the scope."""
     for gate in gates.values():

@@ -39,7 +39,10 @@ FORBIDS = {
     "freeze-in-force": Edge({"frozen": True}, {"frozen": False}),
     "protected-target": Edge({"protected": {"node-001"}}, {"protected": {"node-0011"}}),
     "overlaps-open-reservation": Edge({"overlaps_open": True}, {"open_reach": others(1)}),
-    "too-many-hosts-at-once": Edge({"open_reach": others(25)}, {"open_reach": others(24)}),
+    "too-many-hosts-at-once": Edge(
+        {"open_reach": others(250), "site_hosts": 1000},
+        {"open_reach": others(249), "site_hosts": 1000},
+    ),
     "agent-too-busy": Edge({"changes_last_hour": 30}, {"changes_last_hour": 29}),
     "may-not-propose": Edge({"scopes": NO_PROPOSE}, {}),
 }
@@ -113,6 +116,8 @@ def test_an_agent_acts_unattended_only_within_every_boundary(
     """The ordinary situation lies on each boundary and passes; one step further needs people."""
     gate = gates["autonomous"]
     assert decide(gate, situation()).answer is Answer.ALLOW
+    beside_others = situation(open_reach={"gpus": 90})  # each change is measured by itself
+    assert decide(gate, beside_others).answer is Answer.ALLOW
     assert decide(gate, situation(**changed)).answer is Answer.REQUIRE_APPROVAL, why
 
 
@@ -137,6 +142,8 @@ def test_what_is_protected_is_protected_under_each_of_its_names(
     """As target, as host, or as anything else that the change reaches."""
     reached = situation(reach={"racks": {"rack-1"}, "jobs": {"job-1"}}, protected={protected})
     assert fired(gates["autonomous"], reached) == {"protected-target"}
+    cdu = situation(target={"kind": "cdu", "id": "cdu-1"}, protected={"cdu-1"})
+    assert fired(gates["autonomous"], cdu) == {"protected-target"}
 
 
 def pairs() -> Iterator[tuple[str, str, dict[str, Any]]]:

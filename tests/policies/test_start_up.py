@@ -47,7 +47,7 @@ def test_the_version_names_the_rules_and_the_operations(operations: Operations) 
         ("context.frozen", "context.frozzen", r"site\.cedar: freeze: .*`frozzen`"),
         ('Action::"mutate"', 'Action::"mutates"', r'site\.cedar: freeze: .*Action::"mutates"'),
         ("forbid (", "forbidd (", r"site\.cedar: freeze: .*forbidd"),
-        ("{ context.frozen }", "{ context.frozen", r"site\.cedar: freeze: unexpected end"),
+        ("{ context.frozen }", "{ context.frozen", r"site\.cedar: freeze: unexpected token"),
         ("context.frozen }", 'context.frozen == "yes" }', r"site\.cedar: freeze: "),
     ],
 )
@@ -72,6 +72,7 @@ def test_a_typo_in_a_rule_refuses_to_start_and_says_where(
         (FREEZE.replace("frozen = true", "frozen ="), "freeze: @canary cannot be read"),
         (FREEZE.replace("frozen = true", "frosen = true"), "freeze: @canary is no situation"),
         (FREEZE.replace("@canary", '@quorum("1") @role("x") @canary'), "takes no @quorum"),
+        (FREEZE.replace("frozen }", "frozen && !context.quorum_voted }"), "reads no quorum_voted"),
         (FREEZE.replace("(principal,", "(principal == ?principal,"), "templates are not used"),
         ("// nothing", "holds no rule"),
     ],

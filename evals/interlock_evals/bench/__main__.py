@@ -1,6 +1,6 @@
 """Runs the measures, shows them in one table and writes `reports/bench.json`.
 
-`python -m interlock_evals.bench [name ...]` runs only those and writes `reports/bench-<names>.json`.
+`python -m interlock_evals.bench NAME ...` runs only those and writes `reports/bench-NAME....json`.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def main(names: Sequence[str]) -> int:
     promises: dict[str, Promise] = {}
     for name in names or MEASURES:
         with console.status(f"measuring {name}"):
-            measured: Measured = importlib.import_module(f"interlock_evals.bench.{name}").measure()
+            measured = measure(name)
         figures |= measured.figures
         promises |= measured.promises
     report_name = "-".join(["bench", *names])
@@ -38,11 +38,21 @@ def main(names: Sequence[str]) -> int:
     return 0
 
 
+def measure(name: str) -> Measured:
+    """What the measure of this name hands back."""
+    measured = importlib.import_module(f"interlock_evals.bench.{name}").measure()
+    if not isinstance(measured, Measured):
+        raise TypeError(f"{name}.measure() must return Measured")
+    return measured
+
+
 def show(report: Report, console: Console) -> None:
     """The report as one table: first what was promised, then what was only measured."""
     on = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    table = Table(title=f"{report.name}, commit {report.commit[:12]}", caption=f"{report.machine}\n{on}")
-    table.add_column("measure")
+    table = Table(
+        title=f"{report.name}, commit {report.commit[:12]}", caption=f"{report.machine}\n{on}"
+    )
+    table.add_column("measure", no_wrap=True)
     for heading in ("median", "spread", "n", "limit"):
         table.add_column(heading, justify="right")
     table.add_column("unit")

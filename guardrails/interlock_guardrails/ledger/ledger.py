@@ -23,6 +23,8 @@ from interlock_tools.errors import InvalidRequestError
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0  # for a checkpoint that is due
+
 
 class Proof(NamedTuple):
     """The hashes that join a record, or an older tree, to the tree of `size` records."""
@@ -68,9 +70,10 @@ class Ledger:
         self._published: dict[str, int] = {}  # by sink, the size of its newest checkpoint
         self._failing: set[str] = set()
         rows.begin(engine, origin)
-        self._reads = reads.GroupCommit(
-            self._write_reads, self._checkpoint_if_due, capacity=read_capacity
-        )
+        self._reads = reads.GroupCommit(self._write_reads, capacity=read_capacity)
+        self._closing = threading.Event()
+        self._watch = threading.Thread(target=self._look, name="ledger-checkpoints", daemon=True)
+        self._watch.start()
 
     def __enter__(self) -> Self:
         return self
@@ -100,13 +103,12 @@ class Ledger:
         return self._reads.offer(draft(kind, body, self._clock.now()))
 
     def flush(self) -> None:
-        """Wait until what `append_read` took is committed, and sign a checkpoint if one is due.
+        """Wait until what `append_read` took is committed.
 
         Raises:
             UnavailableError: the store did not take it; it is tried again every second.
         """
         self._reads.flush()
-        self._checkpoint_if_due()
 
     def close(self) -> None:
         """Write what waits and stop.
@@ -114,6 +116,8 @@ class Ledger:
         Raises:
             UnavailableError: the store did not take it; it is lost.
         """
+        self._closing.set()
+        self._watch.join()
         self._reads.close()
 
     def checkpoint(self) -> str:
@@ -131,6 +135,19 @@ class Ledger:
                     connection.execute(insert(checkpoints).values(size=tree.size, note=note))
             self._publish(tree.size, note)  # only now: what is published cannot be rolled back
         return note
+
+    def checkpoint_if_due(self) -> None:
+        """Sign a checkpoint if enough records, or an old one, are uncovered; runs every second."""
+        with self._readers.connect() as connection:
+            size = rows.tree_of(connection).size
+            covered = connection.scalar(select(func.max(checkpoints.c.size))) or 0
+            oldest = connection.scalar(select(records.c.canonical).where(records.c.seq == covered))
+        if oldest is None:  # every record is covered
+            return
+        waited = self._clock.now() - datetime.fromisoformat(json.loads(oldest)["at"])
+        full = size - covered >= self._checkpoint_every
+        if full or waited.total_seconds() >= self._checkpoint_after_s:
+            self.checkpoint()
 
     def size_and_root(self) -> tuple[int, bytes]:
         """How many records are committed, and the root over them."""
@@ -184,6 +201,13 @@ class Ledger:
             )
         return result
 
+    def _look(self) -> None:
+        while not self._closing.wait(LOOK_EVERY_S):
+            try:
+                self.checkpoint_if_due()
+            except Exception:  # a dead thread would never sign again; the next look is in a second
+                logger.exception("a checkpoint that was due could not be signed")
+
     def _write_reads(self, drafts: Sequence[Draft], dropped: int) -> None:
         batch = list(drafts)
         if dropped:
@@ -191,18 +215,6 @@ class Ledger:
             batch.append(draft(RecordKind.READS_DROPPED, body, self._clock.now()))
         with self._engine.begin() as connection:
             rows.extend(connection, batch)
-
-    def _checkpoint_if_due(self) -> None:
-        with self._readers.connect() as connection:
-            size = rows.tree_of(connection).size
-            covered = connection.scalar(select(func.max(checkpoints.c.size))) or 0
-            oldest = connection.scalar(select(records.c.canonical).where(records.c.seq == covered))
-        if oldest is None:  # every record is covered
-            return
-        waited = self._clock.now() - datetime.fromisoformat(json.loads(oldest)["at"])
-        full = size - covered >= self._checkpoint_every
-        if full or waited.total_seconds() >= self._checkpoint_after_s:
-            self.checkpoint()
 
     def _publish(self, size: int, note: str) -> None:
         for sink in self._sinks:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from interlock_guardrails.ledger.records import Draft
 from interlock_tools.errors import UnavailableError
@@ -25,7 +26,6 @@ class GroupCommit:
     Args:
         write: commits a batch and the number dropped before it; what it raises is logged, and the
             same batch is tried again.
-        then: called after each batch and at least every `late_s`; what it raises is logged.
         capacity: records that may wait before further ones are dropped.
         batch: records that are written without waiting for more, and the most in one batch.
         late_s: seconds that a record may wait.
@@ -34,13 +34,12 @@ class GroupCommit:
     def __init__(
         self,
         write: Callable[[Sequence[Draft], int], None],
-        then: Callable[[], None],
         *,
         capacity: int = CAPACITY,
         batch: int = BATCH,
         late_s: float = LATE_S,
     ) -> None:
-        self._write, self._then = write, then
+        self._write = write
         self._capacity, self._batch, self._late_s = capacity, batch, late_s
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -105,10 +104,10 @@ class GroupCommit:
             self._done.notify_all()
 
     def _turn(self) -> bool:
-        """Wait, write one batch, look after the rest; False when it was the last turn."""
+        """Wait and write one batch; False when it was the last turn."""
         with self._lock:
             self._work.wait_for(self._is_due, timeout=self._late_s)
-            batch = [self._queue[index] for index in range(min(self._batch, len(self._queue)))]
+            batch = list(islice(self._queue, self._batch))
             dropped, stopping = self._dropped, self._stopping
         written = self._try_write(batch, dropped) if batch or dropped else True
         with self._lock:
@@ -122,12 +121,7 @@ class GroupCommit:
                 self._failures += 1
                 self._wanted = self._settled
             self._done.notify_all()
-            last = stopping and not (written and self._queue)
-        try:
-            self._then()
-        except Exception:  # a dead thread would lose every record after this one
-            logger.exception("the work after a batch of the ledger failed")
-        return not last
+            return not stopping or (written and bool(self._queue))
 
     def _is_due(self) -> bool:
         full = len(self._queue) >= self._batch and not self._failing

@@ -232,10 +232,12 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 
 def _base64(text: str) -> bytes:
+    """What the text stands for; nothing where it is not exactly the base64 of something."""
     try:
-        return base64.b64decode(text, validate=True)
+        raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
+    return raw if base64.b64encode(raw).decode() == text else b""
 
 
 def checkpoint_line(note: str) -> bytes:
@@ -372,11 +374,16 @@ class _Reader:
         )
 
 
+def _number(digits: str) -> int | float:
+    """A JSON number is a double; one beyond its exact integers was written from a float."""
+    return int(digits) if abs(float(digits)) < 2**53 else float(digits)
+
+
 def _is_canonical(record: bytes, seq: int) -> bool:
     import rfc8785
 
     try:
-        document: Any = json.loads(record)
+        document: Any = json.loads(record, parse_int=_number)
         keys = frozenset(document)
         return (
             keys in (_RECORD_KEYS, _RECORD_KEYS | _SPAN_KEYS)

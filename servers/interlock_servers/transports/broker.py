@@ -45,7 +45,9 @@ def installed_kinds() -> tuple[Kind, ...]:
 
 
 @asynccontextmanager
-async def local_broker(prefer: Kind | None = None, *, port: int | None = None) -> AsyncIterator[str]:
+async def local_broker(
+    prefer: Kind | None = None, *, port: int | None = None
+) -> AsyncIterator[str]:
     """Run a broker and give its `mqtt://127.0.0.1:port`; it ends with the context.
 
     Args:
@@ -61,7 +63,9 @@ async def local_broker(prefer: Kind | None = None, *, port: int | None = None) -
     if prefer is not None and prefer not in installed_kinds():
         raise InvalidRequestError(f"broker {prefer!r} is not installed")
     kind = prefer or installed_kinds()[0]
-    with tempfile.TemporaryDirectory(prefix="interlock-broker-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="interlock-broker-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         process, bound = await _start(kind, folder, port)
         try:
@@ -181,7 +185,8 @@ _COMMANDS: dict[Kind, Callable[[Path, int], list[str]]] = {
 
 async def _serve_amqtt(port: int) -> None:
     """Serve until standard input ends, so that the broker never outlives who started it."""
-    from amqtt.broker import Broker  # slow to import, and only this child needs it
+    # Slow to import, and only this child needs it; it ships no types.
+    from amqtt.broker import Broker  # type: ignore[import-untyped]
 
     broker = Broker(
         {

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from interlock_guardrails.engine import create_store_engine, create_tables, read_only
@@ -46,7 +45,9 @@ def test_creating_the_tables_again_changes_nothing(store: Engine, ledger: Ledger
 
 def test_postgresql_locks_the_head_of_the_log() -> None:
     """There, the row lock is what makes one sequencer of several replicas."""
-    assert str(LOCK_HEAD.compile(dialect=postgresql.dialect())).endswith("FOR UPDATE")
+    assert str(LOCK_HEAD.compile(dialect=make_url("postgresql://").get_dialect()())).endswith(
+        "FOR UPDATE"
+    )
 
 
 @pytest.mark.parametrize(

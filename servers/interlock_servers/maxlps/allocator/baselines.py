@@ -33,11 +33,13 @@ class LinearDemand:
         """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
         wanted = self.base_w + self.rate_w * level
         free = (wanted > self.lo_w) & (wanted < self.hi_w)
-        return np.clip(wanted, self.lo_w, self.hi_w), self.rate_w * free
+        slopes: Floats = self.rate_w * free
+        return np.clip(wanted, self.lo_w, self.hi_w), slopes
 
     def step(self, level: Floats, units: Floats) -> Floats:
         """Newton's step as it is."""
-        return level + units
+        moved: Floats = level + units
+        return moved
 
 
 def uniform(tree: PowerTree, budget_w: Floats, problem: Problem) -> Floats:
@@ -72,9 +74,8 @@ def priority_first(
     cap_w = problem.lo_w.copy()
     for served in np.unique(rank):
         most = np.where(rank == served, problem.hi_w, cap_w)
-        order = tree.order
-        ones = np.ones(tree.leaf_count)
-        demand = LinearDemand(0.0 * ones, ones, cap_w[order], most[order])
+        zero, one = np.zeros(tree.leaf_count), np.ones(tree.leaf_count)
+        demand = LinearDemand(zero, one, tree.to_inner(cap_w), tree.to_inner(most))
         cap_w = tree.to_caller(fill(tree, budget_w, demand).watts)
     return cap_w
 
@@ -84,11 +85,10 @@ def _fill(
 ) -> Filled:
     """Fill the tree by a straight line for each leaf."""
     shape = problem.natural_w.shape
-    order = tree.order
     demand = LinearDemand(
-        np.broadcast_to(np.asarray(base_w, dtype=np.float64), shape)[order],
-        np.broadcast_to(np.asarray(rate_w, dtype=np.float64), shape)[order],
-        problem.lo_w[order],
-        problem.hi_w[order],
+        tree.to_inner(np.broadcast_to(np.asarray(base_w, dtype=np.float64), shape)),
+        tree.to_inner(np.broadcast_to(np.asarray(rate_w, dtype=np.float64), shape)),
+        tree.to_inner(problem.lo_w),
+        tree.to_inner(problem.hi_w),
     )
     return fill(tree, budget_w, demand)

@@ -36,7 +36,9 @@ def upper_bound(tree: PowerTree, budget_w: Floats, problem: Problem, log_price: 
     return float(surplus.sum() + own[priced] @ budget_w[priced])
 
 
-def gap(tree: PowerTree, budget_w: Floats, problem: Problem, log_price: Floats, cap_w: Floats) -> float:
+def gap(
+    tree: PowerTree, budget_w: Floats, problem: Problem, log_price: Floats, cap_w: Floats
+) -> float:
     """How far these caps can be from the optimum at most, relative to the bound."""
     bound = upper_bound(tree, budget_w, problem, log_price)
     return (bound - problem.utility(cap_w)) / bound

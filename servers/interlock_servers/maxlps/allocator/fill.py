@@ -141,4 +141,5 @@ def _trim(watts: Floats, lo_w: Floats, least: Floats, sizes: Ints, budget: Float
     room = np.maximum(budget * (1 - EXACT) - least, 0.0)
     spare = np.maximum(total - least, np.finfo(float).tiny)
     share = np.where(total > budget * (1 - EXACT), np.minimum(room / spare, 1.0), 1.0)
-    return lo_w + (watts - lo_w) * np.repeat(share, sizes)
+    trimmed: Floats = lo_w + (watts - lo_w) * np.repeat(share, sizes)
+    return trimmed

@@ -66,10 +66,12 @@ class Ramp:
     interval_s: float
 
     def bound_w(self) -> float:
-        """What the site may draw until the next plan: towards the target, no faster than allowed."""
+        """What the site may draw until the next plan: towards the target, as fast as allowed."""
         values = (self.target_w, self.draw_w, self.limit_w_per_s, self.interval_s)
         if not (np.isfinite(values).all() and min(values) >= 0 and self.target_w > 0):
-            raise InvalidRequestError("ramp: every value must be a number of at least 0, target above")
+            raise InvalidRequestError(
+                "ramp: every value must be a number of at least 0, target above"
+            )
         reach_w = self.limit_w_per_s * self.interval_s
         return max(self.draw_w - reach_w, min(self.target_w, self.draw_w + reach_w))
 

@@ -120,7 +120,9 @@ class Leaves:
         most_w = np.maximum(most_w, self.lo_w)
         promised_w = power_curve.cap_for(self.floor_work, self.natural_w, self.p0, self.gamma)
         # A floor of 1 needs exactly the natural draw; rounding must not make it impossible.
-        promised_w = np.where(promised_w <= most_w * (1 + 1e-12), np.minimum(promised_w, most_w), promised_w)
+        promised_w = np.where(
+            promised_w <= most_w * (1 + 1e-12), np.minimum(promised_w, most_w), promised_w
+        )
         lo_w = np.maximum(least_w, np.where(self.floor_work > 0, promised_w, 0.0))
         _require("natural_w", "be at most twice hi_w", least_w <= most_w, self.natural_w)
         _require("floor_work", "be reachable below hi_w", lo_w <= most_w, self.floor_work)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -80,10 +81,14 @@ class PowerTree:
             raise InvalidRequestError("nodes: two nodes of the power tree have the same name")
         orphans = [n.name for n in listed if n.parent is not None and n.parent not in at]
         if orphans:
-            raise InvalidRequestError(f"nodes: orphans, their parent is not a node: {_few(orphans)}")
+            raise InvalidRequestError(
+                f"nodes: orphans, their parent is not a node: {_few(orphans)}"
+            )
         lost = [leaf for leaf, name in enumerate(leaf_parents) if name not in at]
         if lost:
-            raise InvalidRequestError(f"leaves: orphans, their node is not listed: GPU {_few(lost)}")
+            raise InvalidRequestError(
+                f"leaves: orphans, their node is not listed: GPU {_few(lost)}"
+            )
         return cls.from_arrays(
             [node.name for node in listed],
             [NO_NODE if node.parent is None else at[node.parent] for node in listed],
@@ -129,17 +134,28 @@ class PowerTree:
         except ValueError:
             raise NotFoundError(f"the power tree has no node named {name!r}") from None
 
+    @cached_property
+    def is_in_order(self) -> bool:
+        """Whether the caller's order of leaves is the inner one already; saves copies."""
+        return bool((np.diff(self.order) > 0).all())
+
     def sums(self, by_leaf: Floats) -> Floats:
         """Sum over the leaves under each node (caller's order in, node order out)."""
-        inner = by_leaf[self.order]
+        inner = self.to_inner(by_leaf)
         out = np.zeros(len(self.names))
         for level in self.levels:
             real = level.node != NO_NODE
             out[level.node[real]] = np.add.reduceat(inner, level.starts)[real]
         return out
 
+    def to_inner(self, by_leaf: Floats) -> Floats:
+        """Values by leaf, from the caller's order to the inner one; may be the same array."""
+        return by_leaf if self.is_in_order else by_leaf[self.order]
+
     def to_caller(self, inner: Floats) -> Floats:
-        """Values by leaf, from the inner order to the caller's."""
+        """Values by leaf, from the inner order to the caller's; may be the same array."""
+        if self.is_in_order:
+            return inner
         out = np.empty_like(inner)
         out[self.order] = inner
         return out
@@ -162,12 +178,12 @@ def _check_shape(names: Sequence[str], parent: Ints, budget_w: Floats, leaf_node
         raise InvalidRequestError("leaves: the power tree feeds no GPU")
     bad = np.flatnonzero(np.isnan(budget_w) | (budget_w <= 0))
     if len(bad):
-        told = _few([f"{names[i]} ({budget_w[i]:g} W)" for i in bad])
+        told = _few([f"{names[i]} ({budget_w[i]:g} W)" for i in bad.tolist()])
         raise InvalidRequestError(f"budget_w: a budget must be above zero: {told}")
     stray = np.flatnonzero((parent < NO_NODE) | (parent >= count))
     roots = np.flatnonzero(parent == NO_NODE)
     if len(stray) or len(roots) > 1:
-        told = _few([names[i] for i in (stray if len(stray) else roots)])
+        told = _few([names[i] for i in (stray if len(stray) else roots).tolist()])
         raise InvalidRequestError(f"nodes: orphans, one root feeds everything: {told}")
     lost = np.flatnonzero((leaf_node < 0) | (leaf_node >= count))
     if len(lost):
@@ -183,7 +199,7 @@ def _depths(names: Sequence[str], parent: Ints) -> Ints:
         depth[found] = steps
     looped = np.flatnonzero(depth < 0)
     if len(looped):
-        told = _few([names[i] for i in looped])
+        told = _few([names[i] for i in looped.tolist()])
         raise InvalidRequestError(f"nodes: a cycle, the root is never reached from {told}")
     return depth
 
@@ -200,7 +216,8 @@ def _arrange(
         np.maximum.at(height, parent[here], height[here] + 1)
     empty = np.flatnonzero(total == 0)
     if len(empty):
-        raise InvalidRequestError(f"nodes: empty, no GPU under {_few([names[i] for i in empty])}")
+        told = _few([names[i] for i in empty.tolist()])
+        raise InvalidRequestError(f"nodes: empty, no GPU under {told}")
 
     start = np.zeros(len(names), dtype=np.intp)
     for here in by_depth[1:]:  # a node's own leaves come first, then its children side by side

@@ -89,13 +89,12 @@ def waterfill(
     Raises:
         InvalidRequestError: the least caps under some node exceed its budget.
     """
-    order = tree.order
-    exponent = (1.0 / (1.0 - problem.gamma))[order]
+    gamma, natural_w = tree.to_inner(problem.gamma), tree.to_inner(problem.natural_w)
+    lo_w, hi_w = tree.to_inner(problem.lo_w), tree.to_inner(problem.hi_w)
+    exponent = 1.0 / (1.0 - gamma)
     scale = float(exponent.mean())
-    base_w = (problem.p0 * problem.natural_w)[order]
-    usable_w = problem.natural_w[order] - base_w
-    slope = np.log((problem.gamma * problem.weight)[order]) - problem.gamma[order] * np.log(usable_w)
-    lo_w, hi_w = problem.lo_w[order], problem.hi_w[order]
+    base_w = tree.to_inner(problem.p0) * natural_w
+    slope = np.log(gamma * tree.to_inner(problem.weight)) - gamma * np.log(natural_w - base_w)
     demand = PriceDemand(
         base_w=base_w,
         shift=exponent * slope,
