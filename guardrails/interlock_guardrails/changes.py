@@ -96,13 +96,22 @@ def open_with_digest(connection: Connection, action_digest: str) -> Change | Non
     return None if row is None else Change.model_validate_json(row.document)
 
 
-def count_since(connection: Connection, requester: Principal, now: datetime) -> int:
-    """How many changes this principal proposed in the hour before `now`, refused ones too."""
+def count_last_hour(
+    connection: Connection, requester: Principal, now: datetime, besides: str | None
+) -> int:
+    """How many changes this principal proposed in the hour before `now`, refused ones too.
+
+    `besides` is the change that is being decided, where it stands in the store already.
+    """
     since = (now - timedelta(hours=1)).timestamp()
     query = (
         select(func.count())
         .select_from(changes)
-        .where(changes.c.requester_id == requester.id, changes.c.created_unix_s > since)
+        .where(
+            changes.c.requester_id == requester.id,
+            changes.c.created_unix_s > since,
+            changes.c.change_id != (besides or ""),
+        )
     )
     return int(connection.execute(query).scalar_one())
 

@@ -133,7 +133,7 @@ class Guard:
         def look(connection: Connection) -> tuple[list[BlastRadius], int]:
             return (
                 reservations.held_by_others(connection, change_id),
-                changes.count_since(connection, requester, now),
+                changes.count_last_hour(connection, requester, now, change_id),
             )
 
         others, recent = await self.store.read(look)

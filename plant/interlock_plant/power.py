@@ -95,8 +95,9 @@ class PowerModel:
         draw_w = self._base_w + self._slope_w * load_u[self.job_of_gpu]
         if running is not None:
             draw_w = np.where(running, draw_w, self.idle_w)
-        leakage: Floats = 1.0 + LEAKAGE_PER_K * (core_c - LEAKAGE_REFERENCE_C)
-        return draw_w * leakage
+        leakage = 1.0 + LEAKAGE_PER_K * (core_c - LEAKAGE_REFERENCE_C)
+        natural: Floats = draw_w * leakage
+        return natural
 
     def settled(self, natural_w: Floats) -> PowerState:
         """Every GPU uncapped and steady at `natural_w`."""

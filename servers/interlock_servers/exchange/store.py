@@ -28,6 +28,7 @@ MAX_PUBLISHERS = 8  # of one point; the specification has one
 EXAMPLE_CHARS = 200
 FRESH_S = 250.0  # two and a half times the 100 s in which an unchanged value must return
 HEARTBEAT_S = 30.0  # three missed beats of 10 s
+HEARTBEATS = frozenset({"HeartbeatTimestampBms", "HeartbeatTimestampIntegration"})
 AHEAD_S = 5.0  # how far a source's clock may run before ours
 
 
@@ -42,6 +43,8 @@ class PointState(StrEnum):
     STALE = "stale"
     CLOCK_AHEAD = "clock_ahead"
     UNLISTED_STATE = "unlisted_state"
+    UNKNOWN_UNIT = "unknown_unit"  # only where a number is converted
+    AMBIGUOUS = "ambiguous"  # only where several points claim to be the same
 
 
 class Point(NamedTuple):
@@ -99,6 +102,7 @@ class Catalogue(NamedTuple):
     by_rack: dict[str, tuple[str, ...]]
     serves: dict[str, tuple[str, ...]]
     served_by: dict[str, tuple[str, ...]]
+    heartbeats: tuple[str, ...]
 
 
 class _Slot:
@@ -308,4 +312,5 @@ def _catalogue(slots: dict[str, _Slot]) -> Catalogue:
         {name: tuple(keys) for name, keys in by_rack.items()},
         {name: tuple(others) for name, others in serves.items()},
         {name: tuple(others) for name, others in served_by.items()},
+        tuple(key for key in sorted(slots) if slots[key].topic.point_type in HEARTBEATS),
     )

@@ -6,10 +6,11 @@ It is written from the specification of the bus and shares no code with the read
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from interlock_plant.plant import Plant
 from interlock_servers.transports.mqtt import MqttBus, MqttSettings
@@ -64,6 +65,13 @@ class _Point:
 
     def metadata_is_due(self, now: datetime) -> bool:
         return self.described_at is None or (now - self.described_at).total_seconds() >= REPUBLISH_S
+
+
+class _Outgoing(NamedTuple):
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
 
 
 class _Sight:
@@ -173,19 +181,12 @@ class ExchangeTwin:
             UnavailableError: the broker is gone; everything is said anew once it is back.
         """
         now = self._clock.now()
-        due = list(self._due(now))
+        described = list(self._descriptions(now))
+        await self._send(described)  # first, because values mean nothing without it
+        said = list(self._values(now))
+        await self._send(said)
         self._rounds += 1
-        for begin in range(0, len(due), _AT_ONCE):
-            portion = due[begin : begin + _AT_ONCE]
-            answers = await asyncio.gather(
-                *(self._bus.publish(t, p, qos=q, retain=r) for t, p, q, r in portion),
-                return_exceptions=True,
-            )
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    self._forget()
-                    raise answer
-        return len(due)
+        return len(described) + len(said)
 
     async def run(self) -> None:
         """Publish until cancelled, whatever becomes of the broker."""
@@ -193,26 +194,41 @@ class ExchangeTwin:
             try:
                 await self.publish_once()
             except UnavailableError:
-                while not self._bus.connected:
-                    await asyncio.sleep(0.1)  # the network's time, not the plant's
+                with suppress(UnavailableError):
+                    await self._bus.wait_connected(CONNECT_TIMEOUT_S)
             await self._clock.sleep(self._cadence_s)
 
-    def _due(self, now: datetime) -> Iterator[tuple[str, bytes, int, bool]]:
-        lying = self._faults.get("lying_meter")
-        sight = _Sight(self._plant, now, lying)
-        for point in self._points:  # all metadata first: values mean nothing without it
+    async def _send(self, due: list[_Outgoing]) -> None:
+        for begin in range(0, len(due), _AT_ONCE):
+            answers = await asyncio.gather(
+                *(
+                    self._bus.publish(out.topic, out.payload, qos=out.qos, retain=out.retain)
+                    for out in due[begin : begin + _AT_ONCE]
+                ),
+                return_exceptions=True,
+            )
+            lost = [answer for answer in answers if isinstance(answer, BaseException)]
+            if lost:
+                self._forget()
+                raise lost[0]
+
+    def _descriptions(self, now: datetime) -> Iterator[_Outgoing]:
+        for point in self._points:
             if point.metadata_is_due(now):
                 point.described_at = now
-                topic = f"BMS/v1/PUB/Metadata/{point.tail}"
-                yield topic, json.dumps(point.metadata).encode(), 1, True
+                payload = json.dumps(point.metadata).encode()
+                yield _Outgoing(f"BMS/v1/PUB/Metadata/{point.tail}", payload, 1, True)
+
+    def _values(self, now: datetime) -> Iterator[_Outgoing]:
+        sight = _Sight(self._plant, now, self._faults.get("lying_meter"))
         for place, point in enumerate(self._points):
             if ("no_heartbeat" if point.beats else "stale") in self._faults:
                 continue
             value = point.read(sight)
             if point.value_is_due(value, now, self._cadence_s):
                 point.said, point.said_at = value, now
-                topic = f"BMS/v1/PUB/Value/{point.tail}"
-                yield topic, self._payload(value, sight.now_ms, place), 0, False
+                payload = self._payload(value, sight.now_ms, place)
+                yield _Outgoing(f"BMS/v1/PUB/Value/{point.tail}", payload, 0, False)
 
     def _payload(self, value: float, now_ms: int, place: int) -> bytes:
         if "malformed" in self._faults:
