@@ -1,1 +1,1 @@
-"""x."""
+"""Where people are: the command line, and later the web console and Slack."""

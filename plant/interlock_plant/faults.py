@@ -96,14 +96,16 @@ class FaultModel:
                 f"{fault.kind.value}: {fault.at.isoformat()} is before {now.isoformat()}"
             )
 
-    def begin(self, state: FaultState, fault: Fault, second: int, reading_w: float) -> None:
+    def begin(
+        self, state: FaultState, fault: Fault, second: int, meter_w: Callable[[str], float]
+    ) -> None:
         """Let `fault` begin; one that is already there changes nothing.
 
         Args:
             state: changed in place.
             fault: checked.
             second: since the plant's start.
-            reading_w: what the target's meter shows now; used by `METER_FROZEN` only.
+            meter_w: what a meter shows now.
         """
         key = (fault.kind, fault.target_id)
         if any(key == (known.kind, known.target_id) for known in state.active):
@@ -120,7 +122,7 @@ class FaultModel:
             case FaultKind.LEAK:
                 state.leak_began_s = _changed(state.leak_began_s, place, second)
             case FaultKind.METER_FROZEN:
-                state.frozen_w = {**state.frozen_w, fault.target_id: reading_w}
+                state.frozen_w = {**state.frozen_w, fault.target_id: meter_w(fault.target_id)}
 
     def repair(self, state: FaultState, kind: FaultKind, target_id: str) -> None:
         """End the fault, or cancel it while it is still to come.
@@ -149,16 +151,14 @@ class FaultModel:
                 state.frozen_w = {m: w for m, w in state.frozen_w.items() if m != target_id}
 
     def begin_due(
-        self, state: FaultState, now: datetime, second: int, reading: Callable[[str], float]
-    ) -> None:
-        """Let every waiting fault whose moment has come begin."""
-        if not state.waiting:
-            return
+        self, state: FaultState, now: datetime, second: int, meter_w: Callable[[str], float]
+    ) -> bool:
+        """Let every waiting fault whose moment has come begin; returns whether any did."""
         due = tuple(fault for fault in state.waiting if fault.at is not None and fault.at <= now)
         state.waiting = tuple(fault for fault in state.waiting if fault not in due)
         for fault in due:
-            frozen_w = reading(fault.target_id) if fault.kind is FaultKind.METER_FROZEN else 0.0
-            self.begin(state, fault, second, frozen_w)
+            self.begin(state, fault, second, meter_w)
+        return bool(due)
 
     def flow_share(self, state: FaultState, second: int) -> Floats:
         """Per rack: coolant flow as a share of the design flow."""

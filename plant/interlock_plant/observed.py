@@ -201,17 +201,17 @@ class Observed:
     # --- coolant ---
 
     @property
-    def rack_supply_c(self) -> Floats:
+    def rack_liquid_supply_c(self) -> Floats:
         """Coolant into each rack."""
         return read_only(self._cooling.rack_supply_c(self._state.cooling))
 
     @property
-    def rack_return_c(self) -> Floats:
+    def rack_liquid_return_c(self) -> Floats:
         """Coolant out of each rack; with no flow, what stands in it."""
         return read_only(self._cooling.rack_return_c(self._state.cooling))
 
     @property
-    def rack_flow_lpm(self) -> Floats:
+    def rack_liquid_flow_lpm(self) -> Floats:
         """Coolant flow through each rack."""
         return read_only(self._state.cooling.flow_lpm)
 

@@ -84,8 +84,7 @@ class Plant(Observed):
         """Advance one second."""
         state, power, cooling = self._state, self._state.power, self._state.cooling
         faults, electrical = state.faults, state.electrical
-        if faults.waiting:
-            self._faults.begin_due(faults, self.now, state.second, self.meter_w)
+        if faults.waiting and self._faults.begin_due(faults, self.now, state.second, self.meter_w):
             self._relight()
 
         state.load_u = self._load_at(state.second)
@@ -99,8 +98,9 @@ class Plant(Observed):
         self._scoring.count(
             state.score, state.job_work, state.load_u[:-1], electrical, state.site_limit_w
         )
-        self._cooling.step(cooling, power.power_w, electrical.rack_w, flow_share)
-        if self._electrical.step_breakers(electrical):
+        gpus_shut_off = self._cooling.step(cooling, power.power_w, electrical.rack_w, flow_share)
+        breakers_tripped = self._electrical.step_breakers(electrical)
+        if gpus_shut_off or breakers_tripped:
             self._relight()
         state.second += 1
 
@@ -186,12 +186,12 @@ class Plant(Observed):
             InvalidRequestError: no such target, or its moment is past; nothing was done.
         """
         self._faults.check(fault, self.now)
-        self._state.faults.waiting = (*self._state.faults.waiting, fault)
-        if fault.at is None:
-            now = Fault(fault.kind, fault.target_id, at=self.now)
-            self._state.faults.waiting = (*self._state.faults.waiting[:-1], now)
-            self._faults.begin_due(self._state.faults, self.now, self._state.second, self.meter_w)
-            self._relight()
+        faults = self._state.faults
+        if fault.at is not None:
+            faults.waiting = (*faults.waiting, fault)
+            return
+        self._faults.begin(faults, fault, self._state.second, self.meter_w)
+        self._relight()
 
     def repair(self, kind: FaultKind, target_id: str) -> None:
         """End a fault. Repairing a node or a leak also restarts GPUs that heat had shut off.

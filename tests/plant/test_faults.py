@@ -55,8 +55,7 @@ def test_a_frozen_meter_repeats_itself_while_the_plant_moves_on(meter_id: str) -
     run(plant, 10)
     assert plant.meter_w(meter_id) == shown_w
     assert plant.site_power_w < 400_000.0
-    others = {"site", "feed-a", "pdu-1", "rack-01", "node-001"} - {meter_id}
-    assert all(plant.meter_w(other) < 0.85 * shown_w for other in others & {meter_id}) or others
+    assert plant.meter_w("rack-08") == plant.rack_power_w[7]  # every other meter still measures
     plant.repair(FaultKind.METER_FROZEN, meter_id)
     assert plant.meter_w(meter_id) < 0.85 * shown_w
 
@@ -81,10 +80,10 @@ def test_a_leak_is_one_event_seen_from_every_side() -> None:
     plant.inject(Fault(FaultKind.LEAK, "rack-05"))
     assert plant.rack_leaks.tolist() == [False] * 4 + [True] + [False] * 3
     run(plant, 4)
-    assert plant.rack_flow_lpm[4] == 0.0
-    assert (np.delete(plant.rack_flow_lpm, 4) > 0.0).all()
+    assert plant.rack_liquid_flow_lpm[4] == 0.0
+    assert (np.delete(plant.rack_liquid_flow_lpm, 4) > 0.0).all()
     run(plant, 60)
-    assert plant.rack_return_c[4] > plant.rack_return_c[5] + 8.0
+    assert plant.rack_liquid_return_c[4] > plant.rack_liquid_return_c[5] + 8.0
     assert not plant.gpu_is_throttled.any()
     run(plant, 180)
     assert plant.gpu_is_throttled[rack].any()

@@ -31,7 +31,7 @@ def eventful_minute(plant: Plant) -> list[bytes]:
         if second == 30:
             plant.pause("embed-corpus")
         plant.step()
-        readings = (plant.gpu_power_w, plant.gpu_core_c, plant.job_work, plant.rack_return_c)
+        readings = (plant.gpu_power_w, plant.gpu_core_c, plant.job_work, plant.rack_liquid_return_c)
         seen.append(b"".join(part.tobytes() for part in readings))
     return seen
 

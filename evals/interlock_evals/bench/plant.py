@@ -19,7 +19,7 @@ from interlock_plant import (
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-STEPS, RUNS = 200, 5
+STEPS, RUNS = 1_000, 5
 LEAST_SPEED = 60.0  # an hour of a hall in a minute
 CAP_W = 600.0
 

@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -50,19 +51,33 @@ _COUNTED = frozenset({"tokens", "cookies", "secrets", "passwords", "credentials"
 _WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
-def _hides(key: str, value: object) -> bool:
+class _Looks(Enum):
+    PLAIN = 0
+    COUNTED = 1  # secret unless it is a number: `tokens_per_s: 900` is a rate
+    SECRET = 2
+
+
+@lru_cache(maxsize=4096)  # the same keys come again and again
+def _looks(key: str) -> _Looks:
     words = [word.lower() for word in _WORD.findall(key)]
     secret = _SECRET_WORDS.intersection(words)
-    if secret and secret <= _COUNTED and isinstance(value, int | float):
-        return False  # `tokens_per_s: 900` is a rate, `tokens: ["..."]` is not
-    return bool(secret) or any(pair in _SECRET_PAIRS for pair in pairwise(words))
+    if any(pair in _SECRET_PAIRS for pair in pairwise(words)) or secret - _COUNTED:
+        return _Looks.SECRET
+    return _Looks.COUNTED if secret else _Looks.PLAIN
+
+
+def _hides(key: str, value: object) -> bool:
+    looks = _looks(key)
+    if looks is _Looks.PLAIN or value is None:
+        return False
+    return looks is _Looks.SECRET or not isinstance(value, int | float)
 
 
 def redact(value: Any) -> Any:
     """A copy of a JSON value in which whatever stands under a secret-looking key is masked."""
     if isinstance(value, Mapping):
         return {
-            key: MASK if value[key] is not None and _hides(str(key), value[key]) else redact(member)
+            key: MASK if _hides(str(key), member) else redact(member)
             for key, member in value.items()
         }
     if isinstance(value, list | tuple):

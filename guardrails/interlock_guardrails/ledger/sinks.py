@@ -16,7 +16,7 @@ class Sink(Protocol):
         ...
 
     def publish(self, note: str) -> None:
-        """Keep a checkpoint; return only once it is safe there.
+        """Keep a checkpoint; return only once it is safe there, and within seconds in any case.
 
         Raises:
             OSError: it could not be kept. A sink with another failure turns it into this one.

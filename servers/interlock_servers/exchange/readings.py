@@ -1,16 +1,17 @@
 """What a caller gets: readings with their age, and why where there is none."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from interlock_servers.exchange.models import Deviation, moment
+from interlock_servers.exchange.models import BMS, Deviation
 from interlock_servers.exchange.store import Example, Point, PointState
 
 MeterKind = Literal["site", "feed", "pdu", "rack"]
 
+MAX_WHY_CHARS = 400
 _W_PER_UNIT = {"W": 1.0, "kW": 1e3, "MW": 1e6}  # exact: mW is not MW
 
 _WHY = {
@@ -74,7 +75,7 @@ class PointPage(Answer):
     next_cursor: str | None
 
 
-class Power(Answer):
+class Power(_Frozen):
     """What a meter says. `power_w` is None wherever the reading may not be used; `why` says so."""
 
     kind: MeterKind
@@ -87,6 +88,12 @@ class Power(Answer):
     age_s: float | None
     key: str | None
     unit: str | None
+
+
+class PowerAnswer(Answer):
+    """The power of one site, feed, PDU or rack."""
+
+    power: Power
 
 
 class Rack(Answer):
@@ -146,6 +153,11 @@ class Heartbeats(Answer):
     why: str | None
     beats: tuple[Heartbeat, ...]
 
+    @property
+    def bms_beats(self) -> tuple[Heartbeat, ...]:
+        """Those of the BMS itself."""
+        return tuple(beat for beat in self.beats if beat.publisher == BMS)
+
 
 class Ingest(Answer):
     """What came in, what was rejected and why, and which liberties were taken."""
@@ -161,7 +173,10 @@ def reading(point: Point, now: datetime, fresh_s: float) -> Reading:
     state = point.state(now, fresh_s)
     latest, metadata = point.latest, point.metadata
     good = state is PointState.GOOD and latest is not None
-    deviations = (*(metadata.deviations if metadata else ()), *(latest.deviations if latest else ()))
+    deviations = (
+        *(metadata.deviations if metadata else ()),
+        *(latest.deviations if latest else ()),
+    )
     value = latest.value if good and latest is not None else None
     return Reading(
         key=point.topic.key,
@@ -197,44 +212,44 @@ def why_not(point: Point, state: PointState, now: datetime, fresh_s: float) -> s
         case PointState.BAD_QUALITY:
             return f"its quality is {point.latest.quality}, and only 1 is trustworthy"
         case PointState.STALE:
-            return f"stale since {_second(point.latest.timestamp_ms, fresh_s)}, {age_s:.0f} s old"
+            since = point.latest.measured_at + timedelta(seconds=fresh_s)
+            return f"stale since {since.isoformat(timespec='seconds')}, {age_s:.0f} s old"
         case PointState.CLOCK_AHEAD:
             return f"its timestamp lies {-age_s:.0f} s in the future"
         case _:
             return _WHY[state]
 
 
-def _second(timestamp_ms: int, after_s: float) -> str:
-    when = moment(timestamp_ms) + timedelta(seconds=after_s)
-    return when.isoformat(timespec="seconds")
-
-
 def power(
-    kind: MeterKind, subject_id: str, points: Iterable[Point], fresh_s: float, base: Answer
+    kind: MeterKind, subject_id: str, found: Sequence[Point], now: datetime, fresh_s: float
 ) -> Power:
-    """The power that one of `points` measures; several that claim it are no answer."""
-    found = [p for p in points if p.metadata is not None and not p.metadata.is_setpoint]
-    now = base.observed_at if base.bus.stale_since is None else base.observed_at
-    if len(found) != 1:
-        state = PointState.AMBIGUOUS if found else PointState.NEVER_SEEN
-        why = (
-            f"{len(found)} points claim to be it: {', '.join(p.topic.key for p in found)[:300]}"
-            if found
-            else f"no point on the bus says that it is the power of {kind} {subject_id}"
-        )
-        return Power(
-            observed_at=base.observed_at,
-            bus=base.bus,
-            kind=kind,
-            id=subject_id,
-            power_w=None,
-            state=state,
-            why=why,
-            measured_at=None,
-            timestamp_ms=None,
-            age_s=None,
-            key=None,
-            unit=None,
-        )
-    del now
-    raise NotImplementedError
+    """The power that the one point of `found` measures; none or several of them are no answer."""
+    state, why, power_w = PointState.NEVER_SEEN, None, None
+    point = found[0] if len(found) == 1 else None
+    unit = point.metadata.eng_unit if point and point.metadata else None
+    if point is None:
+        why = f"no point on the bus says that it is the power of {kind} {subject_id}"
+        if found:
+            state = PointState.AMBIGUOUS
+            why = f"{len(found)} points claim to be it: " + ", ".join(p.topic.key for p in found)
+    else:
+        state = point.state(now, fresh_s)
+        why = why_not(point, state, now, fresh_s)
+        if state is PointState.GOOD and unit not in _W_PER_UNIT:
+            state = PointState.UNKNOWN_UNIT
+            why = f"its unit is {unit!r}, and watts can be had from {', '.join(_W_PER_UNIT)}"
+    latest = point.latest if point else None
+    if state is PointState.GOOD and latest is not None and latest.value is not None:
+        power_w = latest.value * _W_PER_UNIT[unit or ""]
+    return Power(
+        kind=kind,
+        id=subject_id,
+        power_w=power_w,
+        state=state,
+        why=why[:MAX_WHY_CHARS] if why else None,
+        measured_at=latest.measured_at if latest else None,
+        timestamp_ms=latest.timestamp_ms if latest else None,
+        age_s=point.age_s(now) if point else None,
+        key=point.topic.key if point else None,
+        unit=unit,
+    )

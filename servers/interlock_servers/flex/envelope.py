@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from interlock_servers.flex.models import Deviation, Reason, RejectedError
+from interlock_servers.flex.models import Deviation, Reason, RejectedError, printable
 from interlock_servers.flex.strict_json import (
     JsonObject,
     optional_text,
@@ -169,8 +169,8 @@ def peek(payload: bytes) -> tuple[str | None, str | None]:
         return None, None
     source, event_id = members.get("source"), members.get("id")
     return (
-        source[:120] if isinstance(source, str) else None,
-        event_id[:64] if isinstance(event_id, str) else None,
+        printable(source)[:120] if isinstance(source, str) else None,
+        printable(event_id)[:64] if isinstance(event_id, str) else None,
     )
 
 

@@ -45,8 +45,8 @@ class LinearDemand:
 def uniform(tree: PowerTree, budget_w: Floats, problem: Problem) -> Floats:
     """One cap for all, as high as every budget allows (bounds of a GPU aside)."""
     filled = _fill(tree, budget_w, problem, base_w=0.0, rate_w=1.0)
-    cap_w = np.clip(filled.level.min(), problem.lo_w, problem.hi_w)
-    return np.minimum(cap_w, tree.to_caller(filled.watts))
+    alike_w: Floats = np.clip(filled.level.min(), problem.lo_w, problem.hi_w)
+    return np.minimum(alike_w, tree.to_caller(filled.watts))
 
 
 def max_min(tree: PowerTree, budget_w: Floats, problem: Problem) -> Floats:

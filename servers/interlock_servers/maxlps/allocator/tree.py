@@ -129,10 +129,9 @@ class PowerTree:
         Raises:
             NotFoundError: the tree has no such node.
         """
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise NotFoundError(f"the power tree has no node named {name!r}") from None
+        if name not in self.names:
+            raise NotFoundError(f"the power tree has no node named {name!r}")
+        return self.names.index(name)
 
     @cached_property
     def is_in_order(self) -> bool:
@@ -197,8 +196,7 @@ def _depths(names: Sequence[str], parent: Ints) -> Ints:
     while len(found := np.flatnonzero((depth < 0) & (depth[parent] == steps))):
         steps += 1
         depth[found] = steps
-    looped = np.flatnonzero(depth < 0)
-    if len(looped):
+    if len(looped := np.flatnonzero(depth < 0)):
         told = _few([names[i] for i in looped.tolist()])
         raise InvalidRequestError(f"nodes: a cycle, the root is never reached from {told}")
     return depth
@@ -214,8 +212,7 @@ def _arrange(
     for here in reversed(by_depth[1:]):
         np.add.at(total, parent[here], total[here])
         np.maximum.at(height, parent[here], height[here] + 1)
-    empty = np.flatnonzero(total == 0)
-    if len(empty):
+    if len(empty := np.flatnonzero(total == 0)):
         told = _few([names[i] for i in empty.tolist()])
         raise InvalidRequestError(f"nodes: empty, no GPU under {told}")
 

@@ -1,0 +1,107 @@
+"""`interlock.toml`: one file, a table per component, frozen at start; secrets by reference."""
+
+import getpass
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from interlock_guardrails.rules import SiteRules
+from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.site import SiteSettings
+from interlock_tools.errors import InvalidRequestError
+from interlock_tools.identity import Principal, PrincipalKind
+
+DEFAULT_FILE = Path("interlock.toml")
+
+
+class HttpSettings(BaseModel):
+    """Where the servers listen. Loopback unless told otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8470, ge=1, le=65535)
+
+    @property
+    def base_url(self) -> str:
+        """The address that clients use."""
+        return f"http://{self.host}:{self.port}"
+
+
+class InterlockSettings(BaseModel):
+    """The whole file.
+
+    `people` maps a user of this machine to the roles that the user votes with at the CLI.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: SiteRules
+    bundle: str = "observe"
+    data_dir: Path = Path("interlock-data")
+    http: HttpSettings = HttpSettings()
+    people: dict[str, frozenset[str]] = {}
+    exchange: ExchangeSettings | None = None
+    maxlps: MaxlpsSettings | None = None
+    flex: FlexSettings | None = None
+
+    def for_site(self) -> SiteSettings:
+        """The part that makes a site."""
+        return SiteSettings(
+            rules=self.site,
+            bundle=self.bundle,
+            data_dir=self.data_dir,
+            exchange=self.exchange,
+            maxlps=self.maxlps,
+            flex=self.flex,
+        )
+
+
+def load(path: Path) -> InterlockSettings:
+    """The settings in this file.
+
+    Raises:
+        InvalidRequestError: it cannot be read, is no TOML, or a key is unknown, missing or wrong;
+            the message names the file, the table and the key.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InvalidRequestError(f"{path}: there is no such settings file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError(f"{path}: is not TOML: {error}") from error
+    return parse(document, str(path))
+
+
+def parse(document: dict[str, Any], name: str) -> InterlockSettings:
+    """The settings in this document; `name` is what errors call it.
+
+    Raises:
+        InvalidRequestError: names each key that is unknown, missing or wrong.
+    """
+    try:
+        return InterlockSettings.model_validate(document)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"[{'.'.join(str(part) for part in item['loc'])}] {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidRequestError(f"{name}: {wrong}") from None
+
+
+def local_person(settings: InterlockSettings) -> Principal:
+    """The user of this machine, with the roles that the settings give them."""
+    user = getpass.getuser()
+    return Principal(
+        id=f"person:{user}",
+        kind=PrincipalKind.PERSON,
+        authenticated_by="cli:local-user",
+        roles=settings.people.get(user, frozenset()),
+        scopes=frozenset({"interlock:read", "interlock:propose"}),
+    )

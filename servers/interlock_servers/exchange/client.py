@@ -1,0 +1,374 @@
+"""Reading DSX Exchange: one connection, one store, and typed answers out of it.
+
+It only listens. Nothing here can publish to the bus.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Literal, Self
+
+from interlock_servers.exchange.models import BMS, OBJECT_TYPES, SECONDS_BELOW, moment
+from interlock_servers.exchange.readings import (
+    BusState,
+    Heartbeat,
+    Heartbeats,
+    Ingest,
+    Meter,
+    MeterKind,
+    Node,
+    PointPage,
+    Power,
+    PowerAnswer,
+    Rack,
+    Topology,
+    power,
+    reading,
+    why_not,
+)
+from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.store import (
+    HEARTBEAT_S,
+    Catalogue,
+    Point,
+    PointState,
+    PointStore,
+)
+from interlock_servers.transports.mqtt import Message, MqttBus
+from interlock_tools.clock import Clock
+from interlock_tools.errors import InvalidRequestError, NotFoundError
+
+MAX_PAGE = 500
+MAX_NODES = 5000
+MAX_DISTANCE = 32
+_BATCH = 1000
+
+
+class ExchangeClient:
+    """The bus as a set of reads that always answer: with the last that is known, and its age.
+
+    Reads look at what was heard and never wait for the network; when the broker is gone they
+    say since when.
+    """
+
+    def __init__(self, settings: ExchangeSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._store = PointStore(settings.compatibility, settings.max_points)
+        self._bus = MqttBus(
+            settings.mqtt, clock, self._take, subscriptions=settings.subscriptions()
+        )
+        self._started_at = clock.now()
+
+    async def __aenter__(self) -> Self:
+        """Start listening; it does not wait for a broker.
+
+        Raises:
+            InvalidRequestError: a secret or a certificate that the settings name is not there.
+        """
+        self._started_at = self._clock.now()
+        await self._bus.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening; what was heard stays readable."""
+        await self._bus.__aexit__(kind, error, traceback)
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once a broker has accepted us and our subscriptions.
+
+        Raises:
+            UnavailableError: none did in time.
+        """
+        await self._bus.wait_connected(timeout_s)
+
+    @property
+    def site_id(self) -> str:
+        """The site whose bus this is."""
+        return self._settings.site_id
+
+    @property
+    def store(self) -> PointStore:
+        """What was heard."""
+        return self._store
+
+    def bus_state(self) -> BusState:
+        """Whether we hear the bus at this moment."""
+        connected, broker = self._bus.connected, self._bus.broker
+        heard_at = self._store.last_message_at or self._started_at
+        return BusState(
+            connected=connected,
+            broker=broker,
+            stale_since=None if connected else heard_at,
+            last_error=self._bus.last_error,
+        )
+
+    def points(
+        self,
+        *,
+        object_type: str | None = None,
+        point_type: str | None = None,
+        object_id: str | None = None,
+        rack_location_id: str | None = None,
+        state: PointState | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> PointPage:
+        """The points that match every filter given, in the order of their keys.
+
+        Args:
+            object_type: one of the 23 of the specification.
+            point_type: such as `RackPower`.
+            object_id: points of this object.
+            rack_location_id: points of this rack.
+            state: points whose last reading is so.
+            limit: how many at most, 1 to 500.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            InvalidRequestError: a limit out of range or an object type that does not exist.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequestError(f"limit must be 1 to {MAX_PAGE}, not {limit}")
+        if object_type is not None and object_type not in OBJECT_TYPES:
+            raise InvalidRequestError(
+                f"object_type {object_type!r} is none of {', '.join(sorted(OBJECT_TYPES))}"
+            )
+        catalogue, now = self._store.catalogue(), self._clock.now()
+        keys = catalogue.keys
+        if object_id is not None:
+            keys = catalogue.by_object.get(object_id, ())
+        if rack_location_id is not None:
+            wanted = set(keys)
+            keys = tuple(k for k in catalogue.by_rack.get(rack_location_id, ()) if k in wanted)
+
+        def matches(point: Point) -> bool:
+            return (
+                object_type in {None, point.topic.object_type}
+                and point_type in {None, point.topic.point_type}
+                and state in {None, point.state(now, self._settings.fresh_s)}
+            )
+
+        found = self._scan((key for key in keys if cursor is None or key > cursor), matches, limit)
+        page = tuple(reading(point, now, self._settings.fresh_s) for point in found[:limit])
+        more = page[-1].key if len(found) > limit else None
+        bus = self.bus_state()
+        return PointPage(observed_at=_heard(bus, now), bus=bus, points=page, next_cursor=more)
+
+    def rack(self, rack_location_id: str) -> Rack:
+        """Everything that the bus says of one rack location.
+
+        Raises:
+            NotFoundError: no metadata names it.
+        """
+        catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
+        found = self._store.points(catalogue.by_rack.get(rack_location_id, ()))
+        if not found:
+            raise NotFoundError(f"no point on the bus belongs to rack {rack_location_id!r}")
+        names = (p.metadata.rack_location_name for p in found if p.metadata)
+        return Rack(
+            observed_at=_heard(bus, now),
+            bus=bus,
+            rack_location_id=rack_location_id,
+            name=next((name for name in names if name), None),
+            power=self._power("rack", rack_location_id, catalogue, now),
+            points=tuple(reading(point, now, self._settings.fresh_s) for point in found),
+            served_by=catalogue.served_by.get(rack_location_id, ()),
+        )
+
+    def meter(self, object_id: str) -> Meter:
+        """Everything that the bus says of one meter or piece of equipment.
+
+        Raises:
+            NotFoundError: no metadata names it.
+        """
+        catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
+        found = self._store.points(catalogue.by_object.get(object_id, ()))
+        if not found:
+            raise NotFoundError(f"no point on the bus belongs to object {object_id!r}")
+        names = (p.metadata.object_name for p in found if p.metadata)
+        return Meter(
+            observed_at=_heard(bus, now),
+            bus=bus,
+            object_id=object_id,
+            name=next((name for name in names if name), None),
+            points=tuple(reading(point, now, self._settings.fresh_s) for point in found),
+            serves=catalogue.serves.get(object_id, ()),
+            served_by=catalogue.served_by.get(object_id, ()),
+        )
+
+    def power(self, kind: MeterKind, subject_id: str) -> PowerAnswer:
+        """The power of a site, feed, PDU or rack in watts, or why it is not known.
+
+        Raises:
+            InvalidRequestError: another kind, or a site that this bus does not carry.
+        """
+        if kind not in {"site", "feed", "pdu", "rack"}:
+            raise InvalidRequestError(f"kind must be site, feed, pdu or rack, not {kind!r}")
+        if kind == "site" and subject_id != self.site_id:
+            raise InvalidRequestError(f"this bus carries site {self.site_id}, not {subject_id!r}")
+        catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
+        found = self._power(kind, subject_id, catalogue, now)
+        return PowerAnswer(observed_at=_heard(bus, now), bus=bus, power=found)
+
+    def topology(
+        self, start_id: str, direction: Literal["down", "up"] = "down", limit: int = MAX_NODES
+    ) -> Topology:
+        """What an object serves, or by what it is served, step by step to the end.
+
+        Raises:
+            InvalidRequestError: a direction or limit that does not exist.
+            NotFoundError: no metadata names the object, neither as itself nor as served.
+        """
+        if direction not in {"down", "up"} or not 1 <= limit <= MAX_NODES:
+            raise InvalidRequestError(f"direction is down or up, limit 1 to {MAX_NODES}")
+        catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
+        ways = catalogue.serves if direction == "down" else catalogue.served_by
+        if self._kind(start_id, catalogue) == "unknown" and start_id not in catalogue.served_by:
+            raise NotFoundError(f"nothing on the bus is called {start_id!r}")
+        distance = {start_id: 0}
+        edges: dict[tuple[str, str], None] = {}
+        waiting, truncated = deque([start_id]), False
+        while waiting:
+            here = waiting.popleft()
+            for there in ways.get(here, ()):
+                if there not in distance:
+                    if len(distance) >= limit or distance[here] >= MAX_DISTANCE:
+                        truncated = True
+                        continue
+                    distance[there] = distance[here] + 1
+                    waiting.append(there)
+                edges[(here, there) if direction == "down" else (there, here)] = None
+        return Topology(
+            observed_at=_heard(bus, now),
+            bus=bus,
+            id=start_id,
+            direction=direction,
+            nodes=tuple(
+                Node(id=name, kind=self._kind(name, catalogue), distance=steps)
+                for name, steps in distance.items()
+            ),
+            edges=tuple(edges),
+            truncated=truncated,
+        )
+
+    def heartbeats(self) -> Heartbeats:
+        """Every life sign on the bus; the BMS lives when each of its clients gives one."""
+        now, bus = self._clock.now(), self.bus_state()
+        found = self._store.points(self._store.catalogue().heartbeats)
+        beats = tuple(_heartbeat(point, now) for point in found)
+        alive, why = _all_alive([beat for beat in beats if beat.publisher == BMS])
+        if not bus.connected and alive is False:
+            alive, why = None, "the bus is not heard, so silence says nothing about the BMS"
+        return Heartbeats(
+            observed_at=_heard(bus, now), bus=bus, bms_alive=alive, why=why, beats=beats
+        )
+
+    def ingest(self) -> Ingest:
+        """What came in since the start, what was rejected and which liberties were taken."""
+        now, bus = self._clock.now(), self.bus_state()
+        return Ingest(
+            observed_at=_heard(bus, now),
+            bus=bus,
+            points=len(self._store),
+            accepted=self._store.accepted,
+            rejected=self._store.rejected,
+            deviations=self._store.deviations,
+        )
+
+    def _take(self, message: Message) -> None:
+        self._store.ingest(
+            message.topic, message.payload, message.received_at, retained=message.retained
+        )
+
+    def _scan(
+        self, keys: Iterable[str], matches: Callable[[Point], bool], limit: int
+    ) -> list[Point]:
+        """Up to `limit` + 1 points; the store is locked for a portion of them at a time."""
+        found: list[Point] = []
+        batch: list[str] = []
+        for key in keys:
+            batch.append(key)
+            if len(batch) == _BATCH:
+                found += filter(matches, self._store.points(batch))
+                batch = []
+                if len(found) > limit:
+                    break
+        found += filter(matches, self._store.points(batch))
+        return found[: limit + 1]
+
+    def _power(
+        self, kind: MeterKind, subject_id: str, catalogue: Catalogue, now: datetime
+    ) -> Power:
+        if kind == "rack":
+            keys, point = catalogue.by_rack.get(subject_id, ()), ("Rack", "RackPower")
+        else:
+            keys, point = catalogue.by_object.get(subject_id, ()), ("PowerMeter", "ActivePower")
+        found = [
+            p
+            for p in self._store.points(keys)
+            if (p.topic.object_type, p.topic.point_type) == point
+            and p.metadata is not None
+            and not p.metadata.is_setpoint
+        ]
+        return power(kind, subject_id, found, now, self._settings.fresh_s)
+
+    def _kind(
+        self, name: str, catalogue: Catalogue
+    ) -> Literal["meter", "equipment", "rack", "unknown"]:
+        points = self._store.points(catalogue.by_object.get(name, ()))
+        if any(point.topic.object_type == "PowerMeter" for point in points):
+            return "meter"
+        if points:
+            return "equipment"
+        return "rack" if name in catalogue.by_rack else "unknown"
+
+
+def _heard(bus: BusState, now: datetime) -> datetime:
+    return bus.stale_since or now
+
+
+def _all_alive(beats: Sequence[Heartbeat]) -> tuple[bool | None, str | None]:
+    if not beats:
+        return None, "no heartbeat of the BMS was ever seen"
+    for verdict in (False, None):  # one that is surely dead outweighs one that cannot be told
+        for beat in beats:
+            if beat.alive is verdict:
+                return verdict, beat.why
+    return True, None
+
+
+def _heartbeat(point: Point, now: datetime) -> Heartbeat:
+    """Judge by the older of the beat and its timestamp: either may have been left standing."""
+    state = point.state(now, HEARTBEAT_S)
+    metadata, beat_ms = point.metadata, _beat_ms(point)
+    age_s = None if beat_ms is None else now.timestamp() - beat_ms / 1000
+    alive: bool | None = None
+    why = why_not(point, state, now, HEARTBEAT_S)
+    if state in {PointState.GOOD, PointState.STALE} and age_s is not None:
+        alive = age_s <= HEARTBEAT_S
+        if not alive:
+            why = f"the last beat is {age_s:.0f} s old, and {HEARTBEAT_S:g} s is the limit"
+    return Heartbeat(
+        publisher=metadata.owner if metadata else point.topic.publisher,
+        object_id=metadata.object_id if metadata else None,
+        scope=metadata.scope if metadata else None,
+        alive=alive,
+        last_beat_at=None if beat_ms is None else moment(beat_ms),
+        last_beat_age_s=age_s,
+        why=why,
+    )
+
+
+def _beat_ms(point: Point) -> int | None:
+    latest = point.latest
+    if latest is None or latest.value is None:
+        return None
+    value_ms = latest.value * 1000 if latest.value < SECONDS_BELOW else latest.value
+    return int(min(max(value_ms, 0.0), latest.timestamp_ms))

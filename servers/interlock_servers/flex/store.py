@@ -1,0 +1,288 @@
+"""What is known of targets, feeds and breaches: bounded, and safe to use from two threads."""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from interlock_servers.flex.models import (
+    Deviation,
+    Enforcement,
+    FeedState,
+    LoadTarget,
+    NextLimit,
+    PowerBreach,
+    Reason,
+    Rejected,
+    RejectedError,
+    SiteLimit,
+)
+
+MAX_TARGETS: Final = 2_000
+MAX_BREACHES: Final = 200
+MAX_ENFORCEMENTS: Final = 200
+_ALL: Final = ""  # no feed is called so
+
+
+class _Heard(NamedTuple):
+    """A target and its rank: of two for one moment, the one sent later wins, then the later one."""
+
+    rank: tuple[datetime, int]
+    target: LoadTarget
+
+
+class FlexStore:
+    """Everything heard and believed, for the feeds of one site."""
+
+    def __init__(self, feeds: Sequence[str]) -> None:
+        self._feeds = tuple(feeds)
+        self._lock = threading.Lock()
+        self._arrivals = 0
+        self._targets: list[_Heard] = []  # the one that wins stands last
+        self._states: dict[str, FeedState] = {}
+        self._breaches: OrderedDict[str, PowerBreach] = OrderedDict()
+        self._enforcements: OrderedDict[str, Enforcement] = OrderedDict()
+        self._rejected: dict[Reason, Rejected] = {}
+        self._deviations: Counter[Deviation] = Counter()
+
+    # --- writing ---
+
+    def add_targets(self, targets: Sequence[LoadTarget], now: datetime) -> None:
+        """Take the targets of one message, all of them or none.
+
+        Raises:
+            RejectedError: `UNKNOWN_FEED`, one of them names none of our feeds; `STORE_FULL`.
+        """
+        for target in targets:
+            if not any(target.covers(feed) for feed in self._feeds):
+                raise RejectedError(
+                    Reason.UNKNOWN_FEED,
+                    f"none of {', '.join(target.feed_tags)[:120]} is a feed of this site",
+                )
+        with self._lock:
+            kept = [heard for heard in self._targets if not heard.target.ended(now)]
+            for target in targets:
+                self._arrivals += 1
+                kept.append(_Heard((target.sent_at, self._arrivals), target))
+            kept.sort(key=lambda heard: heard.rank)
+            if len(kept) > MAX_TARGETS:
+                kept = _without_replaced(kept, self._feeds)
+            if len(kept) > MAX_TARGETS:
+                raise RejectedError(
+                    Reason.STORE_FULL, f"{len(kept)} targets are open; {MAX_TARGETS} is the most"
+                )
+            self._targets = kept
+            for target in targets:
+                if any(tag not in self._feeds for tag in target.feed_tags):
+                    self._deviations[Deviation.UNKNOWN_FEED] += 1
+
+    def take_snapshot(self, states: Sequence[FeedState], now: datetime) -> bool:
+        """Take the agent's state of its feeds; whether it covers every feed of ours.
+
+        A target in it that we never heard is taken over: it was sent while we were away. A state
+        older than the one that we have is ignored.
+        """
+        ours = {state.feed_tag: state for state in states if state.feed_tag in self._feeds}
+        with self._lock:
+            fresh = [state for state in ours.values() if self._is_newer(state)]
+            known = {heard.target.correlation_id for heard in self._targets}
+            missed = [found for state in fresh for found in _missed(state, known, now)]
+            for state in fresh:
+                self._states[state.feed_tag] = state
+            if len(ours) != len(states):
+                self._deviations[Deviation.UNKNOWN_FEED] += 1
+        if missed:
+            self.add_targets(missed, now)
+        return len(ours) == len(self._feeds)
+
+    def _is_newer(self, state: FeedState) -> bool:
+        had = self._states.get(state.feed_tag)
+        return had is None or state.snapshot_at >= had.snapshot_at
+
+    def add_breach(self, breach: PowerBreach) -> None:
+        """Take the newest word on a breach; the one heard longest ago goes when there are many."""
+        with self._lock:
+            _put(self._breaches, breach.breach_id, breach, MAX_BREACHES)
+
+    def add_enforcement(self, enforcement: Enforcement) -> None:
+        """Take the newest word on what was enforced for a breach."""
+        with self._lock:
+            _put(self._enforcements, enforcement.breach_id, enforcement, MAX_ENFORCEMENTS)
+
+    def reject(
+        self,
+        error: RejectedError,
+        topic: str,
+        source: str | None,
+        event_id: str | None,
+        at: datetime,
+    ) -> None:
+        """Count a rejected message and keep it as its reason's example."""
+        with self._lock:
+            had = self._rejected.get(error.reason)
+            self._rejected[error.reason] = Rejected(
+                reason=error.reason,
+                count=1 if had is None else had.count + 1,
+                last_why=error.why,
+                last_topic=topic[:200],
+                last_source=source,
+                last_event_id=event_id,
+                last_at=at,
+            )
+
+    def note(self, deviations: Iterable[Deviation]) -> None:
+        """Count departures from the specification that were accepted."""
+        with self._lock:
+            self._deviations.update(deviations)
+
+    # --- reading ---
+
+    def targets_in_force(self, moment: datetime) -> dict[str, LoadTarget]:
+        """Per feed of ours the target that limits it; a feed without a limit is absent."""
+        with self._lock:
+            governing = {feed: self._governing(feed, moment) for feed in self._feeds}
+        return {
+            feed: target
+            for feed, target in governing.items()
+            if target is not None and target.limit_w is not None
+        }
+
+    def upcoming(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets that begin after `moment`, in the order of their start."""
+        with self._lock:
+            later = [heard.target for heard in self._targets if heard.target.start > moment]
+        return tuple(sorted(later, key=lambda target: target.start))
+
+    def site_limit(self, moment: datetime) -> SiteLimit:
+        """The limit on the whole site at `moment`, and how it will change as far as announced."""
+        with self._lock:
+            limit_w, behind = self._limit_at(moment)
+            newest = behind[-1] if behind else None
+            until: datetime | None = None
+            upcoming: NextLimit | None = None
+            for turn in self._turns_after(moment):
+                then_w, _ = self._limit_at(turn)
+                if then_w == limit_w:
+                    continue
+                until = until or turn
+                if then_w is not None:
+                    upcoming = NextLimit(limit_w=then_w, start=turn)
+                    break
+            return SiteLimit(
+                limit_w=limit_w,
+                until=until if limit_w is not None else None,
+                source=newest.source if newest else None,
+                correlation_id=newest.correlation_id if newest else None,
+                upcoming=upcoming,
+                feed_limits_w={feed: self._own_limit_w(feed, moment) for feed in self._feeds},
+            )
+
+    def feed_states(self) -> dict[str, FeedState]:
+        """The agent's last word on each feed of ours."""
+        with self._lock:
+            return dict(self._states)
+
+    def breaches(self) -> tuple[PowerBreach, ...]:
+        """The last word on each breach, newest first."""
+        with self._lock:
+            return tuple(reversed(self._breaches.values()))
+
+    def enforcements(self) -> tuple[Enforcement, ...]:
+        """The last word on what was enforced for each breach, newest first."""
+        with self._lock:
+            return tuple(reversed(self._enforcements.values()))
+
+    def rejected(self) -> dict[Reason, Rejected]:
+        """What was rejected, by reason."""
+        with self._lock:
+            return dict(self._rejected)
+
+    def deviations(self) -> dict[Deviation, int]:
+        """How often each departure from the specification was accepted."""
+        with self._lock:
+            return dict(self._deviations)
+
+    # --- under the lock ---
+
+    def _governing(self, feed: str, moment: datetime) -> LoadTarget | None:
+        for heard in reversed(self._targets):
+            if heard.target.covers(feed) and heard.target.holds_at(moment):
+                return heard.target
+        return None
+
+    def _own_limit_w(self, feed: str, moment: datetime) -> float | None:
+        target = self._governing(feed, moment)
+        return None if target is None or target.all_feeds else target.limit_w
+
+    def _limit_at(self, moment: datetime) -> tuple[float | None, list[LoadTarget]]:
+        """The site's limit and the targets behind it, the newest last.
+
+        A target for all feeds is read as one limit on their sum, the stricter of two readings; it
+        stays that as long as any feed is under it.
+        """
+        behind = [
+            heard.target
+            for heard in self._targets
+            if heard.target.holds_at(moment)
+            and any(self._governing(feed, moment) is heard.target for feed in self._feeds)
+        ]
+        shared = [target.limit_w for target in behind if target.all_feeds]
+        if shared:
+            return shared[-1], behind if shared[-1] is not None else []
+        own_w = [self._own_limit_w(feed, moment) for feed in self._feeds]
+        limits_w = [limit_w for limit_w in own_w if limit_w is not None]
+        return (sum(limits_w), behind) if len(limits_w) == len(own_w) else (None, [])
+
+    def _turns_after(self, moment: datetime) -> list[datetime]:
+        targets = [heard.target for heard in self._targets]
+        turns = {target.start for target in targets} | {t.end for t in targets if t.end is not None}
+        return sorted(turn for turn in turns if turn > moment)
+
+
+def _missed(state: FeedState, known: set[str | None], now: datetime) -> list[LoadTarget]:
+    """The targets in a feed's state that we never heard, as far as they are not over."""
+    return [
+        LoadTarget(
+            limit_w=target.limit_w,
+            start=target.start or state.snapshot_at,
+            end=target.end,
+            feed_tags=(state.feed_tag,),
+            all_feeds=False,
+            best_effort=target.best_effort,
+            correlation_id=target.correlation_id,
+            source=state.source,
+            event_id=target.correlation_id,
+            sent_at=state.snapshot_at,
+            received_at=state.received_at,
+            from_snapshot=True,
+        )
+        for target in state.targets
+        if target.correlation_id not in known and (target.end is None or target.end > now)
+    ]
+
+
+def _without_replaced(ranked: list[_Heard], feeds: Sequence[str]) -> list[_Heard]:
+    """Those that still govern some feed at some time: not covered whole by a single later one."""
+    return [
+        heard
+        for place, heard in enumerate(ranked)
+        if not any(
+            _replaces(later.target, heard.target, feeds) for later in ranked[place + 1 :]
+        )
+    ]
+
+
+def _replaces(later: LoadTarget, earlier: LoadTarget, feeds: Sequence[str]) -> bool:
+    lasts = later.end is None or (earlier.end is not None and earlier.end <= later.end)
+    begins = later.start <= earlier.start
+    return lasts and begins and all(later.covers(f) for f in feeds if earlier.covers(f))
+
+
+def _put[T](
+    kept: "OrderedDict[str, T]", name: str, value: T, most: int
+) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    while len(kept) > most:
+        kept.popitem(last=False)

@@ -1,0 +1,160 @@
+"""One site put together: components, guard, worker and ledger, on one injected clock."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from pydantic import BaseModel, ConfigDict
+
+from interlock_guardrails.approvals import Approvals
+from interlock_guardrails.engine import create_store_engine, create_tables
+from interlock_guardrails.facts import FactRegistry
+from interlock_guardrails.guard import Guard
+from interlock_guardrails.ledger.ledger import Ledger
+from interlock_guardrails.ledger.signing import Signer
+from interlock_guardrails.ledger.sinks import FileSink
+from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.store import Store
+from interlock_guardrails.worker import Worker
+from interlock_policies.bundles import load_bundle
+from interlock_servers.exchange.client import ExchangeClient
+from interlock_servers.exchange.facts import ExchangeFacts
+from interlock_servers.exchange.server import exchange_face
+from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.facts import FlexFacts
+from interlock_servers.flex.server import flex_face
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.identity import WhoCalls
+from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.operations import maxlps_operations
+from interlock_servers.maxlps.server import maxlps_face
+from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.offer import Face
+from interlock_tools.clock import Clock
+
+
+class SiteSettings(BaseModel):
+    """Everything that a site is made from; frozen, read once.
+
+    `data_dir` keeps the store, the keys and the published checkpoints. A component that is None is
+    not served.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rules: SiteRules
+    bundle: str = "observe"
+    data_dir: Path
+    exchange: ExchangeSettings | None = None
+    maxlps: MaxlpsSettings | None = None
+    flex: FlexSettings | None = None
+
+
+@dataclass
+class Site:
+    """A running site, as CLI, web, tests and evals receive it."""
+
+    settings: SiteSettings
+    clock: Clock
+    guard: Guard
+    approvals: Approvals
+    ledger: Ledger
+    ledger_key: str
+    faces: dict[str, Face] = field(default_factory=dict)
+
+
+@dataclass
+class Authority:
+    """The half of a site that needs no component: store, ledger and votes."""
+
+    store: Store
+    ledger: Ledger
+    ledger_key: str
+    approvals: Approvals
+
+
+@asynccontextmanager
+async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[Authority]:
+    """Open store, ledger and votes; what a console needs to vote, stop and verify.
+
+    Raises:
+        InvalidRequestError: a key file is not usable.
+        ConflictError: the store holds the log of another site.
+    """
+    data_dir = settings.data_dir
+    data_dir.mkdir(parents=True, exist_ok=True)
+    origin = f"interlock/{settings.rules.site_id}"
+    signer = _key(origin, data_dir / "ledger-key.pem")
+    votes = _key("votes", data_dir / "vote-key.pem")
+    engine = create_store_engine(f"sqlite:///{data_dir / 'interlock.db'}")
+    try:
+        create_tables(engine)
+        sinks = [FileSink(data_dir / "checkpoints.jsonl")]
+        with Ledger(engine, signer, origin=origin, clock=clock, sinks=sinks) as ledger:
+            store = Store(engine)
+            yield Authority(
+                store, ledger, signer.vkey, Approvals(store, ledger, clock, votes.private_key)
+            )
+    finally:
+        engine.dispose()
+
+
+@asynccontextmanager
+async def open_site(
+    settings: SiteSettings, clock: Clock, who: WhoCalls | Mapping[str, WhoCalls]
+) -> AsyncIterator[Site]:
+    """Connect the configured components, start the worker, and give the site.
+
+    Raises:
+        BundleError: the policy cannot be served.
+        UnavailableError: a component that must answer at connect does not.
+    """
+    async with AsyncExitStack() as stack:
+        authority = await stack.enter_async_context(open_authority(settings, clock))
+        facts = FactRegistry()
+        exchange = flex = dps = None
+        if settings.exchange is not None:
+            exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
+            facts.add(ExchangeFacts(exchange, settings.rules.site_id))
+        if settings.flex is not None:
+            flex = await stack.enter_async_context(FlexClient(settings.flex, clock))
+            facts.add(FlexFacts(flex, settings.rules.site_id))
+        if settings.maxlps is not None:
+            dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
+            facts.add(MaxlpsFacts(dps, settings.rules.site_id))
+        operations = [] if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        guard = Guard(
+            store=authority.store,
+            ledger=authority.ledger,
+            gate=load_bundle(settings.bundle, {op.name: op.effect for op in operations}),
+            facts=facts,
+            clock=clock,
+            rules=settings.rules,
+            operations=operations,
+        )
+        site = Site(
+            settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
+        )
+        if exchange is not None:
+            site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
+        if dps is not None:
+            site.faces["maxlps"] = maxlps_face(dps, operations, guard=guard, who=who)
+        if flex is not None:
+            site.faces["flex"] = flex_face(flex, guard=guard, who=who)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(Worker(guard).run)
+        try:
+            yield site
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def _key(name: str, path: Path) -> Signer:
+    """The key in this file, made on first use."""
+    if not path.exists():
+        Signer.generate(name).save(path)
+    return Signer.load(name, path)
