@@ -89,7 +89,7 @@ class FaultModel:
         """
         if fault.target_id not in self._targets[fault.kind]:
             raise InvalidRequestError(
-                f"{fault.kind.value}: {self._site.name} has no such target as {fault.target_id!r}"
+                f"{fault.kind.value}: {self._site.name} has no {fault.target_id!r} for it"
             )
         if fault.at is not None and fault.at < now:
             raise InvalidRequestError(

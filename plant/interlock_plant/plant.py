@@ -52,11 +52,14 @@ class Plant(Observed):
             load: how hard each of `jobs` works.
 
         Raises:
-            InvalidRequestError: `start` is naive, or the jobs do not fit the site.
+            InvalidRequestError: `start` is naive, the jobs do not fit the site, or the load is of
+                other jobs.
         """
         if start.utcoffset() is None:
             raise InvalidRequestError("start must be an aware moment")
         check_jobs(site, jobs)
+        if load.at(0).shape != (len(jobs),):
+            raise InvalidRequestError(f"the load must give one u for each of {len(jobs)} jobs")
         self.site = site
         self.jobs = tuple(jobs)
         self.seed = seed

@@ -90,14 +90,15 @@ class PowerModel:
     def natural_w(self, load_u: Floats, core_c: Floats, running: Bools | None = None) -> Floats:
         """Uncapped draw in W; `load_u` per job, with one more entry for idle GPUs.
 
-        It includes the GPU's own greatest limit, under which it was measured, so a GPU at that
-        limit counts as uncapped. GPUs that are not `running` (their job is paused) draw their idle power.
+        It includes the GPU's own greatest limit, under which it was measured: a GPU at that limit
+        counts as uncapped. GPUs that are not `running` (their job is paused) draw idle power.
         """
         draw_w = self._base_w + self._slope_w * load_u[self.job_of_gpu]
         if running is not None:
             draw_w = np.where(running, draw_w, self.idle_w)
         leakage = 1.0 + LEAKAGE_PER_K * (core_c - LEAKAGE_REFERENCE_C)
-        return np.minimum(draw_w * leakage, self.gpu.cap_max_w)
+        natural_w: Floats = np.minimum(draw_w * leakage, self.gpu.cap_max_w)
+        return natural_w
 
     def settled(self, natural_w: Floats) -> PowerState:
         """Every GPU uncapped and steady at `natural_w`."""

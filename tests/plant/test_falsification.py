@@ -102,8 +102,8 @@ def test_02_eight_gpus_at_their_rating_draw_8400_to_8900_w() -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="8.36 kW: the host fit assumes 700 W a GPU at full burn, while the cap loop holds a GPU"
-    " at .99 of its limit, so 693 W; the two sources disagree by .4 % and neither was changed",
+    reason="8.34 kW: the host fit assumes 700 W at every GPU, while the cap loop holds a GPU at .99"
+    " of its limit, 693 W (8.36 kW a node), and silicon that draws less never gets there",
 )
 def test_02_a_full_burn_draws_8400_to_8900_w() -> None:
     """Burn-in on every GPU, through the plant."""
@@ -147,7 +147,7 @@ def test_03_the_core_follows_a_measured_soak_within_1_k() -> None:
 @pytest.mark.xfail(
     strict=True,
     reason="38.6 C against 44: the published .0139 K/W gives 44 C only above about 33 C, the idle"
-    " core, and not above the base of 28 C that the soak was fitted with; from 28 it would be .0209",
+    " core, and not above the base of 28 C of the soak's fit; from there it would be .0209",
 )
 def test_03_memory_bound_work_warms_the_core_less() -> None:
     """The same device streaming memory at 765 W: 44 C, within 2 K."""

@@ -109,6 +109,12 @@ def test_jobs_that_cannot_run_together_are_refused(job: Job, message: str) -> No
         Plant(LAB, (*JOBS, job), seed=1, start=START, load=SteadyLoad((*JOBS, job)))
 
 
+def test_a_load_of_other_jobs_is_refused() -> None:
+    """It would be broadcast over the wrong jobs, or fail in the middle of a run."""
+    with pytest.raises(InvalidRequestError, match="one u for each of 14 jobs"):
+        Plant(LAB, JOBS, seed=1, start=START, load=SteadyLoad(JOBS[:-1]))
+
+
 def test_the_start_of_a_plant_must_be_aware() -> None:
     """A naive moment means another moment on another machine."""
     with pytest.raises(InvalidRequestError, match="aware"):

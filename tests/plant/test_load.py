@@ -16,7 +16,8 @@ from interlock_plant import (
 from interlock_tools.errors import InvalidRequestError
 
 JOBS = lab_jobs(lab_site())
-HOUR = np.array([SyntheticLoad(JOBS, seed=3).at(second) for second in range(3600)])
+LOAD = SyntheticLoad(JOBS, seed=3)
+HOUR = np.array([LOAD.at(second) for second in range(3600)])
 
 
 def column(kind: JobClass) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

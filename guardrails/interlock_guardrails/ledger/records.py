@@ -18,6 +18,8 @@ VERSION = 1
 MASK = "[redacted]"
 MAX_INTEGER = 2**53 - 1  # beyond it JSON numbers are not exact (RFC 8785, section 3.2.2.3)
 
+_PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class RecordKind(StrEnum):
     """What happened."""
@@ -92,7 +94,7 @@ def encode(document: Mapping[str, Any]) -> bytes:
         InvalidRequestError: it holds what JSON cannot.
     """
     if _is_plain(document):
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = _PLAIN.encode(document)
         if text.isascii():
             return text.encode()
     try:

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
-from interlock_servers.exchange.models import BMS, OBJECT_TYPES, SECONDS_BELOW, moment
+from interlock_servers.exchange.models import OBJECT_TYPES, SECONDS_BELOW, moment
 from interlock_servers.exchange.readings import (
     BusState,
     Heartbeat,
@@ -263,7 +263,7 @@ class ExchangeClient:
         now, bus = self._clock.now(), self.bus_state()
         found = self._store.points(self._store.catalogue().heartbeats)
         beats = tuple(_heartbeat(point, now) for point in found)
-        alive, why = _all_alive([beat for beat in beats if beat.publisher == BMS])
+        alive, why = _all_alive([beat for beat in beats if beat.kind == "bms"])
         if not bus.connected and alive is False:
             alive, why = None, "the bus is not heard, so silence says nothing about the BMS"
         return Heartbeats(
@@ -356,6 +356,7 @@ def _heartbeat(point: Point, now: datetime) -> Heartbeat:
         if not alive:
             why = f"the last beat is {age_s:.0f} s old, and {HEARTBEAT_S:g} s is the limit"
     return Heartbeat(
+        kind="bms" if point.topic.point_type == "HeartbeatTimestampBms" else "integration",
         publisher=metadata.owner if metadata else point.topic.publisher,
         object_id=metadata.object_id if metadata else None,
         scope=metadata.scope if metadata else None,

@@ -52,8 +52,9 @@ class ExchangeFacts:
         if need.subject.kind != "site" or need.subject.id != self._client.site_id:
             return _unknown(need, f"the bus carries site {self._client.site_id} only")
         answer = self._client.heartbeats()
-        ages_s = [b.last_beat_age_s for b in answer.bms_beats if b.last_beat_age_s is not None]
-        moments = [b.last_beat_at for b in answer.bms_beats if b.last_beat_at is not None]
+        beats = [beat for beat in answer.beats if beat.kind == "bms"]
+        ages_s = [beat.last_beat_age_s for beat in beats if beat.last_beat_age_s is not None]
+        moments = [beat.last_beat_at for beat in beats if beat.last_beat_at is not None]
         if answer.bms_alive is None or not ages_s or not moments:
             return _unknown(need, answer.why or "it cannot be told")
         value: dict[str, Any] = {"alive": answer.bms_alive, "last_beat_age_s": max(ages_s)}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from interlock_servers.exchange.models import BMS, Deviation
+from interlock_servers.exchange.models import Deviation
 from interlock_servers.exchange.store import Example, Point, PointState
 
 MeterKind = Literal["site", "feed", "pdu", "rack"]
@@ -137,6 +137,7 @@ class Topology(Answer):
 class Heartbeat(_Frozen):
     """The life sign of one BMS client or integration; `alive` is None where it cannot be told."""
 
+    kind: Literal["bms", "integration"]
     publisher: str
     object_id: str | None
     scope: str | None
@@ -152,11 +153,6 @@ class Heartbeats(Answer):
     bms_alive: bool | None
     why: str | None
     beats: tuple[Heartbeat, ...]
-
-    @property
-    def bms_beats(self) -> tuple[Heartbeat, ...]:
-        """Those of the BMS itself."""
-        return tuple(beat for beat in self.beats if beat.publisher == BMS)
 
 
 class Ingest(Answer):

@@ -1,7 +1,6 @@
 """The four payloads of DSX Flex 1.7.0, read after their signature was verified."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeVar
@@ -309,16 +308,12 @@ def _entry(value: Any) -> JsonObject:
 def _listed(members: JsonObject, name: str, known: frozenset[str]) -> str:
     value = text_member(members, name, _BAD)
     if value not in known:
-        raise RejectedError(_BAD, f"{name} is none of {_words(sorted(known))}: {value[:40]!r}")
+        raise RejectedError(_BAD, f"{name} is none of {', '.join(sorted(known))}: {value[:40]!r}")
     return value
 
 
-E_ = TypeVar("E_", bound=StrEnum)
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
-def _one_of(choices: type[E_], members: JsonObject, name: str) -> E_:
+def _one_of(choices: type[Choice], members: JsonObject, name: str) -> Choice:
     return choices(_listed(members, name, frozenset(choices)))
-
-
-def _words(names: Sequence[str]) -> str:
-    return ", ".join(names)

@@ -41,7 +41,9 @@ class FlexSettings(BaseModel):
 
     @field_validator("trusted")
     @classmethod
-    def _sources_are_sources(cls, trusted: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    def _sources_are_sources(
+        cls, trusted: dict[str, tuple[str, ...]]
+    ) -> dict[str, tuple[str, ...]]:
         for source, kids in trusted.items():
             if not _SOURCE.fullmatch(source):
                 raise ValueError(f"{source!r} is not //grid/v1/<role>/<identifier>")

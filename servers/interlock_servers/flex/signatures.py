@@ -176,7 +176,8 @@ class ReplayGuard:
         age_s = (now - sent_at).total_seconds()
         if age_s > self._window_s:
             raise RejectedError(
-                Reason.TOO_OLD, f"its time lies {age_s:.1f} s back; {self._window_s:g} s is the most"
+                Reason.TOO_OLD,
+                f"its time lies {age_s:.1f} s back; {self._window_s:g} s is the most",
             )
         if -age_s > FUTURE_TOLERANCE_S:
             raise RejectedError(Reason.IN_THE_FUTURE, f"its time lies {-age_s:.1f} s ahead")

@@ -113,6 +113,17 @@ def _check_levels(topic: str) -> None:
         raise InvalidRequestError(f"a topic may have {MAX_TOPIC_BYTES} bytes, not {size_bytes}")
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """One that closes itself when the handshake fails; paho leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 class MqttSettings(BaseModel):
     """Where the bus is and who we are on it. A secret is named, never held.
 
@@ -198,6 +209,7 @@ class MqttSettings(BaseModel):
         """
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
+            context.sslsocket_class = _TlsSocket
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:

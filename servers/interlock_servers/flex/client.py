@@ -1,0 +1,256 @@
+"""DSX Flex as heard on the bus: what is verified goes to the store, what is not is counted.
+
+It only listens: it needs no permission to publish.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from pydantic import ValidationError
+
+from interlock_servers.flex.envelope import Envelope, Kind, parse_envelope, parse_topic, peek
+from interlock_servers.flex.models import (
+    Deviation,
+    Enforcement,
+    FeedState,
+    LoadTarget,
+    PowerBreach,
+    Reason,
+    Rejected,
+    RejectedError,
+    SiteLimit,
+)
+from interlock_servers.flex.payloads import (
+    parse_breach,
+    parse_enforcement,
+    parse_load_targets,
+    parse_power_state,
+)
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.signatures import Keyring, ReplayGuard
+from interlock_servers.flex.store import FlexStore
+from interlock_servers.flex.strict_json import JsonObject
+from interlock_servers.transports.mqtt import Message, MqttBus
+from interlock_tools.clock import Clock
+
+log = logging.getLogger(__name__)
+
+WATCH_S: Final = 0.25
+_FILTERS: Final = (
+    ("grid/v1/isv/+/loadtarget/set", 1),
+    ("grid/v1/+/+/powerstate/status", 1),
+    ("grid/v1/+/+/powerbreach", 2),
+    ("grid/v1/infra/+/powerbreach/enforcement", 2),
+)
+
+
+class Health(NamedTuple):
+    """The state of our hearing.
+
+    `certain_at` is the last moment at which we knew what was in force; it is now while all is
+    well, and None before the first word. `why_not` says what is amiss.
+    """
+
+    connected: bool
+    broker: str | None
+    certain_at: datetime | None
+    why_not: str | None
+
+
+class FlexClient:
+    """The load targets, feed states and breaches of one site; reads never wait for the bus."""
+
+    def __init__(self, settings: FlexSettings, clock: Clock) -> None:
+        """Read the keys and describe the connection.
+
+        Raises:
+            InvalidRequestError: the keys cannot be read, or do not fit the trusted sources.
+        """
+        self.settings = settings
+        self._clock = clock
+        self._keyring = Keyring.from_file(settings.jwks_file, settings.trusted)
+        self._replay = ReplayGuard(settings.replay_window_s)
+        self._store = FlexStore(settings.feeds)
+        prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
+        self._bus = MqttBus(
+            settings.mqtt,
+            clock,
+            self._receive,
+            subscriptions=[(prefix + name, qos) for prefix in prefixes for name, qos in _FILTERS],
+        )
+        self._lock = threading.Lock()
+        self._was_connected = False
+        self._told = False  # since we connected, the agent has said what is in force
+        self._certain_at: datetime | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start connecting; see `wait_connected`.
+
+        Raises:
+            InvalidRequestError: a secret or certificate that the settings name is not there.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._bus.__aenter__()
+        self._watcher = asyncio.create_task(self._watch(), name="flex-watch")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Leave the bus; what was heard can still be read."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._bus.__aexit__(kind, error, tb)
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once a broker has accepted us.
+
+        Raises:
+            UnavailableError: none did in time.
+        """
+        await self._bus.wait_connected(timeout_s)
+
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()`, asked after every message; the caller sets the deadline."""
+        while True:
+            self._news.clear()
+            if holds():
+                return
+            await self._news.wait()
+
+    # --- reads ---
+
+    def targets_in_force(self, moment: datetime) -> dict[str, LoadTarget]:
+        """Per feed the target that limits it at `moment`; a feed without a limit is absent."""
+        return self._store.targets_in_force(moment)
+
+    def upcoming(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets that begin after `moment`, in that order."""
+        return self._store.upcoming(moment)
+
+    def site_limit(self, moment: datetime) -> SiteLimit:
+        """The limit on the whole site at `moment`; only as good as `health` says."""
+        return self._store.site_limit(moment)
+
+    def feed_states(self) -> dict[str, FeedState]:
+        """The agent's last word on each feed; calculated, not metered, and as old as it says."""
+        return self._store.feed_states()
+
+    def breaches(self) -> tuple[PowerBreach, ...]:
+        """The last word on each breach, newest first."""
+        return self._store.breaches()
+
+    def enforcements(self) -> tuple[Enforcement, ...]:
+        """The last word on what was enforced for each breach, newest first."""
+        return self._store.enforcements()
+
+    def rejected(self) -> dict[Reason, Rejected]:
+        """What was rejected, by reason."""
+        return self._store.rejected()
+
+    def deviations(self) -> dict[Deviation, int]:
+        """How often each departure from the specification was accepted."""
+        return self._store.deviations()
+
+    def health(self) -> Health:
+        """Whether what we know is all there is to know."""
+        with self._lock:
+            self._look()
+            return Health(
+                connected=self._was_connected,
+                broker=self._bus.broker,
+                certain_at=self._certain_at,
+                why_not=self._why_not(),
+            )
+
+    def _why_not(self) -> str | None:
+        if not self._was_connected:
+            return f"the bus is disconnected: {self._bus.last_error or 'connecting'}"
+        if refused := self._bus.refused_filters:
+            return f"the broker refused the subscription to {', '.join(refused)}"
+        if not self._told:
+            return "since connecting, the Flex Agent has not said which targets are in force"
+        return None
+
+    # --- the connection, watched from both threads ---
+
+    async def _watch(self) -> None:
+        while True:
+            with self._lock:
+                self._look()
+            await asyncio.sleep(WATCH_S)  # the socket's time, whatever the injected clock says
+
+    def _look(self) -> None:
+        connected = self._bus.connected
+        if not connected:
+            self._told = False
+        elif not self._was_connected:
+            self._told = not self.settings.needs_snapshot
+        self._was_connected = connected
+        if connected and self._told and not self._bus.refused_filters:
+            self._certain_at = self._clock.now()
+
+    # --- the network thread ---
+
+    def _receive(self, message: Message) -> None:
+        with self._lock:
+            self._look()
+        try:
+            self._take(message)
+        except RejectedError as error:
+            self._reject(error, message)
+        except ValidationError as error:
+            self._reject(RejectedError(Reason.BAD_PAYLOAD, str(error)), message)
+        except Exception as error:  # one message must never deafen us to the next
+            log.exception("flex message failed", extra={"topic": message.topic[:200]})
+            self._reject(RejectedError(Reason.FAILED, type(error).__name__), message)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _take(self, message: Message) -> None:
+        topic = parse_topic(message.topic)
+        envelope = parse_envelope(topic, message.payload)
+        self._replay.check_time(envelope.sent_at, message.received_at)
+        payload = self._keyring.verify(envelope.data, envelope.source)
+        self._replay.take(envelope.event_id, envelope.sent_at, envelope.data, message.received_at)
+        self._apply(envelope, payload, message.received_at)
+        self._store.note(envelope.deviations)
+
+    def _apply(self, envelope: Envelope, payload: JsonObject, at: datetime) -> None:
+        match envelope.kind:
+            case Kind.LOAD_TARGET:
+                self._store.add_targets(parse_load_targets(envelope, payload, at), at)
+            case Kind.POWER_STATE:
+                states = parse_power_state(envelope, payload, at)
+                for state in states[:1]:  # all have the one moment, which is signed
+                    self._replay.check_time(state.snapshot_at, at)
+                if self._store.take_snapshot(states, at):
+                    with self._lock:
+                        self._told = self._bus.connected
+                        self._look()
+            case Kind.BREACH:
+                self._store.add_breach(parse_breach(envelope, payload, at))
+            case Kind.ENFORCEMENT:
+                self._store.add_enforcement(parse_enforcement(envelope, payload, at))
+
+    def _reject(self, error: RejectedError, message: Message) -> None:
+        source, event_id = peek(message.payload)
+        self._store.reject(error, message.topic, source, event_id, message.received_at)
+        log.warning(
+            "flex message rejected",
+            extra={"reason": str(error.reason), "topic": message.topic[:200], "source": source},
+        )

@@ -1,0 +1,204 @@
+"""The twin's protobuf descriptors of `nvidia.dcpower.v1`, from one table; no generated code.
+
+Messages and numbers are those of DPS 0.8 as far as they are public. Marked `chosen` is what is
+known by name only: all of the metrics service but its method, and the names of messages whose shape
+alone is public. A client that finds them by reflection does not depend on these choices.
+"""
+
+from typing import Final
+
+from google.protobuf import empty_pb2, struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
+from google.protobuf.descriptor_pool import DescriptorPool
+
+PACKAGE: Final = "nvidia.dcpower.v1"
+
+# name=number type; `*` a list, `?` may be absent, `a/` within oneof a, `map` from a string
+_MESSAGES: Final = """
+Status: ok=1 bool, diag_msg=2 string
+PowerLimit: watts=1 limit/double, percentage=2 limit/double
+PolicyLimit: element_type=1 int32, power_limit=2 PowerLimit
+PolicyObject: name=1 string, limits=2 *PolicyLimit, properties=4 Struct
+GPUPolicy: gpu_id=1 ?uint32, power_limit=2 PowerLimit
+GPUPolicies: policies=1 *GPUPolicy
+PolicyApplyStatus: policy=1 PolicyObject, status=2 Status
+
+ResourceGroupListAllRequest: list_active_only=2 bool
+ResourceGroupListAllResponse: status=1 Status, resource_groups=2 *ResourceGroupInfo
+ResourceGroupInfo: group_name=2 string, external_id=3 int64, activation_status=4 string, \
+policy_name=5 ?string, resource_names=6 *string, workload_profile_ids=7 *int32, \
+resource_policies=8 *ResourcePolicy, properties=9 Struct, prs_enabled=10 bool, \
+dpm_enable=11 bool, shared_gpu_enable=12 bool
+ResourcePolicy: resource_name=1 string, policy_name=2 string, applied_policy_name=3 string, \
+applied_policy=4 PolicyObject, node_cap_watts=5 double, gpu_policies=6 GPUPolicies
+UpdateGPUPoliciesRequest: node_gpu_policies=1 map/GPUPolicies
+UpdateGPUPoliciesResponse: results=1 *UpdateGPUPoliciesResult, status=2 Status
+UpdateGPUPoliciesResult: resource_name=1 string, gpu_id=2 ?uint32, ok=3 bool, \
+set_limit=4 double, diag_msg=5 string
+
+ListTopologiesRequest: is_active=2 ?bool
+ListTopologiesResponse: status=1 Status, topologies=2 *TopologySummary
+TopologySummary: topology_name=2 string, is_active=3 bool, leaf_node_names=4 *string
+GetTopologyModelRequest: topology_name=1 string
+GetTopologyModelResponse: header=1 TopologyHeader, entities=3 *TopologyEntity
+TopologyHeader: topology_name=1 string, properties=2 Struct, topology_hash=3 bytes
+TopologyEntity: entity=1 Struct, children=2 *string
+GetNodesStatusRequest: nodes=1 *string
+GetNodesStatusResponse: node_statuses=1 map/NodeStatus
+NodeStatus: inaccessible_since=1 Timestamp, last_successful_access_time=2 Timestamp, \
+last_access_error=3 string, current_state=4 NodeState, last_policy_error=5 string
+NodeState: resource_group=1 string, allocated_policy_name=2 string
+ValidateAllocationRequest: device_names=1 *string, policy_name=2 string, strict=3 bool
+ValidateAllocationResponse: allocation_validation_result=1 result/AllocationValidationResult, \
+per_device_allocation_validation_result=2 result/PerDeviceAllocationValidationResult
+AllocationValidationResult: status=1 Status, allocation_would_succeed=2 bool, \
+allocation_policy_selection=3 AllocationPolicySelection, \
+allocation_power_reclamation_requirements=4 AllocationPowerReclamationRequirements
+AllocationPolicySelection: requested_policy_name=1 string, selected_policy_name=2 string, \
+policy_would_be_downgraded=3 bool
+AllocationPowerReclamationRequirements: affected_resource_group_names=1 *string, \
+watts_to_reclaim=2 double, diagnostic_note=3 string
+PerDeviceAllocationValidationResult: device_id=1 string, \
+device_allocation_status=2 DeviceAllocationStatus
+DeviceAllocationStatus: policy_apply_status=1 PolicyApplyStatus, \
+power_distribution_status=2 PowerDistributionStatus, policy_would_be_downgraded=3 bool
+PowerDistributionStatus: allocated_watts=1 double, capacity_watts=2 double
+
+MetricsQueryRequest: nodes=1 *string
+MetricsQueryResponse: status=1 Status, nodes=2 *NodeMetrics
+NodeMetrics: name=1 string, num_gpus=2 uint32, num_cpus=3 uint32, num_memory_units=4 uint32, \
+power_usage=5 ?double, gpus=6 *DeviceMetrics, cpus=7 *DeviceMetrics
+DeviceMetrics: id=1 string, power_usage=2 ?double, energy_usage=3 ?double, \
+energy_usage_unit=4 string, set_limit=5 ?double, max_limit=6 ?double, min_limit=7 ?double, \
+temperature_celsius=8 ?double
+"""
+
+# What a newer server has besides; the names are those of 0.10, the numbers chosen.
+_NEWER: Final = {
+    "Status": ("code=99 int32",),
+    "ResourceGroupInfo": ("priority=98 int32", "policy_bundle=99 string"),
+    "DeviceMetrics": ("effective_limit=99 ?double",),
+    "UpdateGPUPoliciesResult": ("effective_limit=99 ?double",),
+}
+
+# service: method, request, response; `>` before the response means a stream
+SERVICES: Final = {
+    "ResourceGroupManagementService": (
+        ("ResourceGroupList", "ResourceGroupListAllRequest", "ResourceGroupListAllResponse"),
+        ("UpdateGPUPolicies", "UpdateGPUPoliciesRequest", "UpdateGPUPoliciesResponse"),
+    ),
+    "TopologyManagementService": (
+        ("ListTopologies", "ListTopologiesRequest", "ListTopologiesResponse"),
+        ("GetTopologyModel", "GetTopologyModelRequest", ">GetTopologyModelResponse"),
+        ("GetNodesStatus", "GetNodesStatusRequest", "GetNodesStatusResponse"),
+        ("ValidateAllocation", "ValidateAllocationRequest", ">ValidateAllocationResponse"),
+    ),
+    "MetricsManagementService": (("MetricsQuery", "MetricsQueryRequest", "MetricsQueryResponse"),),
+}
+
+_SCALARS: Final = {
+    "bool": FieldDescriptorProto.TYPE_BOOL,
+    "bytes": FieldDescriptorProto.TYPE_BYTES,
+    "double": FieldDescriptorProto.TYPE_DOUBLE,
+    "int32": FieldDescriptorProto.TYPE_INT32,
+    "int64": FieldDescriptorProto.TYPE_INT64,
+    "string": FieldDescriptorProto.TYPE_STRING,
+    "uint32": FieldDescriptorProto.TYPE_UINT32,
+}
+_GOOGLE: Final = {"Struct", "Timestamp", "Empty"}
+
+
+def build_pool(*, newer: bool = False, without: frozenset[str] = frozenset()) -> DescriptorPool:
+    """The descriptors of a server.
+
+    Args:
+        newer: with fields that no client knows yet.
+        without: fields (`Message.field`) or methods (`Service.Method`) that it does not have.
+    """
+    file = FileDescriptorProto(
+        name="nvidia/dcpower/v1/dcpower.proto", package=PACKAGE, syntax="proto3"
+    )
+    for google in (struct_pb2, timestamp_pb2, empty_pb2):
+        file.dependency.append(google.DESCRIPTOR.name)
+    for line in filter(None, _MESSAGES.splitlines()):
+        name, _, fields = line.partition(": ")
+        message = file.message_type.add(name=name)
+        for field in (*fields.split(", "), *(_NEWER.get(name, ()) if newer else ())):
+            if f"{name}.{field.partition('=')[0]}" not in without:
+                _add_field(message, field)
+        _add_absence(message)
+    for service_name, methods in SERVICES.items():
+        service = file.service.add(name=service_name)
+        for method, request, response in methods:
+            if f"{service_name}.{method}" not in without:
+                service.method.add(
+                    name=method,
+                    input_type=_full(request),
+                    output_type=_full(response.removeprefix(">")),
+                    server_streaming=response.startswith(">"),
+                )
+    pool = DescriptorPool()
+    for google in (struct_pb2, timestamp_pb2, empty_pb2):
+        pool.AddSerializedFile(google.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+def _full(message: str) -> str:
+    return f".google.protobuf.{message}" if message in _GOOGLE else f".{PACKAGE}.{message}"
+
+
+def _add_field(message: DescriptorProto, text: str) -> None:
+    """One `name=number type` of the table."""
+    name, _, rest = text.partition("=")
+    number, _, kind = rest.partition(" ")
+    group, slash, inner = kind.rpartition("/")
+    inner = inner.lstrip("*?")
+    field = message.field.add(
+        name=name, number=int(number), label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    if inner in _SCALARS:
+        field.type = _SCALARS[inner]
+    else:
+        field.type = FieldDescriptorProto.TYPE_MESSAGE
+        field.type_name = _full(inner)
+    if group == "map":
+        _make_map(message, field)
+    elif slash:
+        field.oneof_index = _oneof(message, group)
+    elif kind.startswith("*"):
+        field.label = FieldDescriptorProto.LABEL_REPEATED
+    elif kind.startswith("?"):
+        field.proto3_optional = True
+
+
+def _make_map(message: DescriptorProto, field: FieldDescriptorProto) -> None:
+    """A map is a list of entries on the wire."""
+    entry = message.nested_type.add(name=f"{field.name.title().replace('_', '')}Entry")
+    entry.options.map_entry = True
+    key = entry.field.add(name="key", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL)
+    key.type = FieldDescriptorProto.TYPE_STRING
+    value = entry.field.add(name="value", number=2, label=FieldDescriptorProto.LABEL_OPTIONAL)
+    value.type, value.type_name = FieldDescriptorProto.TYPE_MESSAGE, field.type_name
+    field.label = FieldDescriptorProto.LABEL_REPEATED
+    field.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
+
+
+def _oneof(message: DescriptorProto, name: str) -> int:
+    names = [oneof.name for oneof in message.oneof_decl]
+    if name not in names:
+        message.oneof_decl.add(name=name)
+        return len(names)
+    return names.index(name)
+
+
+def _add_absence(message: DescriptorProto) -> None:
+    """A proto3 field that may be absent sits in a oneof of its own, after the real ones."""
+    for field in message.field:
+        if field.proto3_optional:
+            field.oneof_index = len(message.oneof_decl)
+            message.oneof_decl.add(name=f"_{field.name}")
