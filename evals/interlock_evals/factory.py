@@ -3,16 +3,39 @@
 It gives addresses, as a real site would; whoever connects cannot tell, and need not know.
 """
 
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+import anyio
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from interlock_plant.halls import lab_site
+from interlock_plant.jobs import lab_jobs
+from interlock_plant.load import SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
+from interlock_plant.trace import RequestTrace
+from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.twin import ExchangeTwin
-from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
+from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
-from interlock_tools.clock import Clock
+from interlock_servers.transports.broker import Kind, local_broker
+from interlock_servers.transports.mqtt import MqttSettings
+from interlock_tools.clock import Clock, ScaledClock
+from interlock_tools.errors import InvalidRequestError, UnavailableError
+
+ISV = "acme-energy"
+AGENT = "maxlps"
+CATCH_UP_STEPS = 50  # a plant that fell behind its clock is brought up in portions
+LOOK_EVERY_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 class Addresses(BaseModel):
@@ -21,10 +44,14 @@ class Addresses(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site_id: str
+    gpus: int
+    hosts: int
+    feeds: tuple[str, ...]
     broker: str
     dps: str
-    jwks_file: str
-    clock_epoch: str
+    jwks_file: Path
+    trusted: dict[str, tuple[str, ...]]
+    clock_epoch: datetime
     clock_anchor_unix_s: float
     clock_rate: float
 
@@ -33,6 +60,45 @@ class Addresses(BaseModel):
         scratch = path.with_suffix(".part")
         scratch.write_text(self.model_dump_json(indent=2), "utf-8")
         scratch.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Addresses":
+        """The addresses in this file.
+
+        Raises:
+            InvalidRequestError: there is no such file, or it holds something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_text("utf-8"))
+        except (OSError, ValidationError) as error:
+            raise InvalidRequestError(
+                f"{path} does not hold a factory's addresses; `interlock plant` writes them"
+            ) from error
+
+    def clock(self) -> ScaledClock:
+        """The factory's own time, the same in every process."""
+        return ScaledClock(self.clock_epoch, self.clock_anchor_unix_s, self.clock_rate)
+
+    def exchange(self, client_id: str) -> ExchangeSettings:
+        """How to attach `exchange`."""
+        return ExchangeSettings(mqtt=self._mqtt(f"{client_id}-exchange"), site_id=self.site_id)
+
+    def flex(self, client_id: str) -> FlexSettings:
+        """How to attach `flex`."""
+        return FlexSettings(
+            mqtt=self._mqtt(f"{client_id}-flex"),
+            jwks_file=self.jwks_file,
+            trusted=self.trusted,
+            site_id=self.site_id,
+            feeds=self.feeds,
+        )
+
+    def maxlps(self) -> MaxlpsSettings:
+        """How to attach `maxlps`."""
+        return MaxlpsSettings(address=self.dps, site_id=self.site_id)
+
+    def _mqtt(self, client_id: str) -> MqttSettings:
+        return MqttSettings(brokers=(self.broker,), client_id=client_id)
 
 
 @dataclass
@@ -46,3 +112,69 @@ class Factory:
     flex_agent: FlexAgentTwin
     addresses: Addresses
     clock: Clock
+
+
+@asynccontextmanager
+async def running_factory(
+    clock: ScaledClock,
+    *,
+    seed: int = 0,
+    trace: RequestTrace | None = None,
+    broker: Kind | None = None,
+) -> AsyncIterator[Factory]:
+    """A lab of 64 nodes that runs until the block ends; `trace` drives its serving load.
+
+    Raises:
+        UnavailableError: the broker did not start.
+    """
+    site = lab_site()
+    jobs = lab_jobs(site)
+    load: SyntheticLoad | TraceLoad = SyntheticLoad(jobs, seed=seed)
+    if trace is not None:
+        load = TraceLoad(jobs, trace, load)
+    plant = Plant(site, jobs, seed=seed, start=clock.now(), load=load)
+    isv_key, agent_key = make_key(f"{ISV}-1"), make_key(f"{AGENT}-1")
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-")))
+        jwks_file = write_jwks(folder / "jwks.json", [isv_key, agent_key])
+        address = await stack.enter_async_context(local_broker(broker))
+        exchange = await stack.enter_async_context(ExchangeTwin(plant, address, clock))
+        dps = await stack.enter_async_context(DpsTwin(plant, clock))
+        grid = GridIsvTwin(address, isv_key, clock, identifier=ISV)
+        await stack.enter_async_context(grid)
+        agent = FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
+        await stack.enter_async_context(agent)
+        addresses = Addresses(
+            site_id=site.name,
+            gpus=site.gpu_count,
+            hosts=len(site.nodes),
+            feeds=site.feed_ids,
+            broker=address,
+            dps=dps.address,
+            jwks_file=jwks_file,
+            trusted={grid.source: (isv_key.kid,), agent.source: (agent_key.kid,)},
+            clock_epoch=clock.epoch,
+            clock_anchor_unix_s=clock.anchor_unix_s,
+            clock_rate=clock.rate,
+        )
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(exchange.run)
+        tasks.start_soon(_run_plant, plant, agent, clock)
+        try:
+            yield Factory(plant, exchange, dps, grid, agent, addresses, clock)
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+async def _run_plant(plant: Plant, agent: FlexAgentTwin, clock: Clock) -> None:
+    """Keep the plant at the clock's second, and the Flex Agent with it."""
+    while True:
+        for _ in range(CATCH_UP_STEPS):
+            if plant.now >= clock.now():
+                break
+            plant.step()
+            try:
+                await agent.step()
+            except UnavailableError as error:
+                log.warning("the flex agent cannot reach its broker", extra={"error": str(error)})
+        await clock.sleep(LOOK_EVERY_S)

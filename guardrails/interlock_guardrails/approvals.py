@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from interlock_guardrails import changes
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.store import Store
 from interlock_tools.canonical import canonical, digest
 from interlock_tools.change import Change, ChangeState, Vote
@@ -46,13 +45,11 @@ def binding_digest(action_digest: str, decision: Decision, facts: Iterable[Fact]
 class Approvals:
     """The one way to vote; console, Slack and CLI all call it. No MCP server does."""
 
-    def __init__(
-        self, store: Store, ledger: Ledger, clock: Clock, vote_key: Ed25519PrivateKey
-    ) -> None:
+    def __init__(self, store: Store, ledger: Ledger, clock: Clock, signer: Signer) -> None:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._vote_key = vote_key
+        self._signer = signer
 
     async def waiting(self) -> list[Change]:
         """The changes that wait for people, newest first, at most 100."""
@@ -167,7 +164,7 @@ class Approvals:
             binding_digest=change.binding_digest,
             at=now,
             channel=voter.authenticated_by,
-            signature=self._vote_key.sign(canonical(said)).hex(),
+            signature=self._signer.sign_note(canonical(said).decode() + "\n"),
         )
 
 

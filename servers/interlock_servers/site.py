@@ -1,6 +1,6 @@
 """One site put together: components, guard, worker and ledger, on one injected clock."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,17 +96,13 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
         sinks = [FileSink(data_dir / "checkpoints.jsonl")]
         with Ledger(engine, signer, origin=origin, clock=clock, sinks=sinks) as ledger:
             store = Store(engine)
-            yield Authority(
-                store, ledger, signer.vkey, Approvals(store, ledger, clock, votes.private_key)
-            )
+            yield Authority(store, ledger, signer.vkey, Approvals(store, ledger, clock, votes))
     finally:
         engine.dispose()
 
 
 @asynccontextmanager
-async def open_site(
-    settings: SiteSettings, clock: Clock, who: WhoCalls | Mapping[str, WhoCalls]
-) -> AsyncIterator[Site]:
+async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> AsyncIterator[Site]:
     """Connect the configured components, start the worker, and give the site.
 
     Raises:
@@ -119,10 +115,10 @@ async def open_site(
         exchange = flex = dps = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
-            facts.add(ExchangeFacts(exchange, settings.rules.site_id))
+            facts.add(ExchangeFacts(exchange))
         if settings.flex is not None:
             flex = await stack.enter_async_context(FlexClient(settings.flex, clock))
-            facts.add(FlexFacts(flex, settings.rules.site_id))
+            facts.add(FlexFacts(flex, clock))
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
             facts.add(MaxlpsFacts(dps, settings.rules.site_id))
@@ -144,7 +140,7 @@ async def open_site(
         if dps is not None:
             site.faces["maxlps"] = maxlps_face(dps, operations, guard=guard, who=who)
         if flex is not None:
-            site.faces["flex"] = flex_face(flex, guard=guard, who=who)
+            site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(Worker(guard).run)
         try:

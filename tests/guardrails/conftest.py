@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from interlock_guardrails.approvals import Approvals
 from interlock_guardrails.engine import create_store_engine, create_tables
@@ -138,7 +137,7 @@ def house(tmp_path: Path) -> Iterator[House]:
             clock=clock,
             valve=valve,
             guard=guard,
-            approvals=Approvals(store, ledger, clock, Ed25519PrivateKey.generate()),
+            approvals=Approvals(store, ledger, clock, Signer.generate("votes")),
             ledger=ledger,
         )
     engine.dispose()

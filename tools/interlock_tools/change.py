@@ -77,7 +77,10 @@ class Step(NamedTuple):
 
 
 class Vote(BaseModel):
-    """One person's signed yes or no, bound to the digest that was shown to them."""
+    """One person's yes or no, bound to the digest that was shown to them.
+
+    `signature` is a C2SP signed note over the canonical vote, by the key of the voting console.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

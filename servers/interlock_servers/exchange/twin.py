@@ -89,9 +89,9 @@ class _Sight:
             self.power_w.update(zip(ids, meters_w.tolist(), strict=True))
         if lying is not None:
             self.power_w[lying] *= LIE
-        self.rack_supply_c = plant.rack_supply_c.tolist()
-        self.rack_return_c = plant.rack_return_c.tolist()
-        self.rack_flow_lpm = plant.rack_flow_lpm.tolist()
+        self.rack_supply_c = plant.rack_liquid_supply_c.tolist()
+        self.rack_return_c = plant.rack_liquid_return_c.tolist()
+        self.rack_flow_lpm = plant.rack_liquid_flow_lpm.tolist()
         self.rack_leaks = plant.rack_leaks.tolist()
         self.cdu_supply_c = plant.cdu_supply_c.tolist()
         self.cdu_return_c = plant.cdu_return_c.tolist()

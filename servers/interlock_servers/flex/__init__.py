@@ -1,3 +1,3 @@
-"""DSX Flex: the grid's load targets on the bus, how the site answers them, and what was breached."""
+"""DSX Flex: the grid's load targets on the bus, how the site answers them, what was breached."""
 
 COMPONENT = "flex"

@@ -28,6 +28,8 @@ ALGORITHMS: Final = ("ES256", "RS256")
 MIN_RSA_BITS: Final = 2048
 FUTURE_TOLERANCE_S: Final = 5.0  # clocks of the grid and of ours may differ by this much
 MAX_REMEMBERED: Final = 20_000
+P256_SIGNATURE_BYTES: Final = 64
+P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
@@ -189,7 +191,7 @@ class ReplayGuard:
             RejectedError: `REPLAYED`; or `TOO_OLD`, where so many events came that ids of its time
                 had to be forgotten.
         """
-        signature = hashlib.sha256(compact.encode()).digest()
+        signature = fingerprint(compact)
         with self._lock:
             if event_id in self._ids:
                 raise RejectedError(Reason.REPLAYED, f"event {event_id} was taken before")
@@ -212,6 +214,20 @@ class ReplayGuard:
             self._floor = sent_at if self._floor is None else max(self._floor, sent_at)
         if len(self._signatures) >= MAX_REMEMBERED:
             self._signatures.popitem(last=False)
+
+
+def fingerprint(compact: str) -> bytes:
+    """What tells one verified signature from another, however it is spelt.
+
+    Base64 has spare bits and ECDSA a twin (r, n - s) for every (r, s): anyone can respell a
+    signature and it still verifies.
+    """
+    signed, _, encoded = compact.rpartition(".")
+    signature = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    if len(signature) == P256_SIGNATURE_BYTES:
+        s = int.from_bytes(signature[32:])
+        signature = signature[:32] + min(s, P256_ORDER - s).to_bytes(32)
+    return hashlib.sha256(signed.encode() + b"." + signature).digest()
 
 
 def algorithm_of(key: SignatureKey) -> str:

@@ -25,7 +25,7 @@ scalars = (
     | st.text(st.characters(exclude_categories=["Cs"]))
     | st.text(st.characters(max_codepoint=0x7F))
 )
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.just("token")
 documents = st.dictionaries(
     keys,
     st.recursive(
@@ -40,7 +40,7 @@ documents = st.dictionaries(
 @given(documents)
 def test_the_short_way_gives_the_bytes_of_rfc_8785(document: dict[str, Any]) -> None:
     """Speed must never buy another form: the reference library is the judge."""
-    assert encode(document) == rfc8785.dumps(document)
+    assert encode(document) == rfc8785.dumps(redact(document))
 
 
 @given(documents, st.integers(0, 3) | st.integers(0, 2**53 - 1))

@@ -1,0 +1,1 @@
+"""Scenarios: stories of a factory that can be run, watched and scored."""

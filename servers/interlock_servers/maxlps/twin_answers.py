@@ -1,0 +1,300 @@
+"""What DPS would answer about a plant: the twin's messages, raw; it knows no network."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+from interlock_plant.plant import Plant
+from interlock_servers.maxlps.twin_schema import PACKAGE
+from interlock_tools.clock import Clock
+
+CLAMP_RATIO = 0.9  # of what was asked, when the fault CLAMP is on
+POLICY_SHARE = {"MaxP": 1.0, "MaxLPS": 0.8, "MaxQ": 0.7}  # of the GPU's greatest cap; chosen
+
+
+class TwinFault(StrEnum):
+    """What the twin can be told to do wrong."""
+
+    OK_FALSE = "ok_false"  # Status.ok is false under gRPC OK; nothing is done
+    MISSING_STATUS = "missing_status"  # acts, and leaves Status out
+    MISSING_RESULT = "missing_result"  # acts, and leaves the first result out
+    IGNORE_CAPS = "ignore_caps"  # answers ok and does nothing
+    CLAMP = "clamp"  # sets less than asked and says so
+    HANG = "hang"  # acts, and never answers
+    UNAVAILABLE = "unavailable"  # gRPC UNAVAILABLE before acting
+    NO_REFLECTION = "no_reflection"  # at start
+    EXTRA_FIELDS = "extra_fields"  # at start: a newer version
+
+
+class DpsAnswers:
+    """One method for each RPC: a request message in, the answer out. `goes_wrong` asks for faults.
+
+    Resource groups are the plant's jobs; the topology is its site, with ratings as limits.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        clock: Clock,
+        pool: DescriptorPool,
+        *,
+        newer: bool,
+        goes_wrong: Callable[[TwinFault], bool],
+    ) -> None:
+        self._plant = plant
+        self._clock = clock
+        self._pool = pool
+        self._newer = newer
+        self._goes_wrong = goes_wrong
+        self._dark_since = dict[str, datetime]()
+
+    def new(self, name: str) -> Any:
+        """An empty message of the package."""
+        return GetMessageClass(self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))()
+
+    # ── ResourceGroupManagementService ────────────────────────────────────────────────────────
+
+    def resource_group_list(self, request: Any) -> Any:
+        """Every job as a group."""
+        reply = self.new("ResourceGroupListAllResponse")
+        reply.status.ok = True
+        site = self._plant.site
+        weights = sorted({job.weight for job in self._plant.jobs}, reverse=True)
+        for number, job in enumerate(self._plant.jobs):
+            group = reply.resource_groups.add(group_name=job.job_id, external_id=number + 1)
+            group.activation_status = "active"
+            nodes = sorted({int(site.node_of_gpu[gpu]) for gpu in job.gpu_indices})
+            group.resource_names.extend(site.node_ids[node] for node in nodes)
+            group.dpm_enable = True
+            priority = weights.index(job.weight)  # in DPS the lower number is the more important
+            group.properties.update(
+                {
+                    "tenant": job.tenant_id,
+                    "workload_class": job.job_class.value,
+                    "slo_floor": job.floor_work,
+                    "priority": priority,
+                }
+            )
+            if self._newer:
+                group.priority, group.policy_bundle = priority, "MaxLPS"
+        del request  # every group is active, so both answers of the filter are the same
+        return reply
+
+    def update_gpu_policies(self, request: Any) -> Any:
+        """Caps, each for one GPU, checked against its limits."""
+        reply = self.new("UpdateGPUPoliciesResponse")
+        ignores = self._goes_wrong(TwinFault.IGNORE_CAPS)
+        clamps = self._goes_wrong(TwinFault.CLAMP)
+        site, caps_w = self._plant.site, dict[int, float]()
+        for name in sorted(request.node_gpu_policies):
+            for policy in request.node_gpu_policies[name].policies:
+                result = reply.results.add(resource_name=name)
+                if policy.HasField("gpu_id"):
+                    result.gpu_id = policy.gpu_id
+                watts, why = self._wanted(name, policy)
+                if why:
+                    result.diag_msg = why
+                    continue
+                if clamps and policy.HasField("power_limit"):
+                    watts = max(site.gpu.cap_min_w, CLAMP_RATIO * watts)
+                result.ok, result.set_limit = True, watts
+                caps_w[int(site.gpus_of_node(name)[policy.gpu_id])] = watts
+        if caps_w and not ignores:
+            self._plant.command_caps(list(caps_w), list(caps_w.values()))
+        reply.status.ok = all(result.ok for result in reply.results)
+        if not reply.status.ok:
+            reply.status.diag_msg = "not every GPU policy could be applied"
+        if reply.results and self._goes_wrong(TwinFault.MISSING_RESULT):
+            del reply.results[0]
+        return reply
+
+    def _wanted(self, node_id: str, policy: Any) -> tuple[float, str]:
+        """The watts for this one GPU, and why not."""
+        site, gpu = self._plant.site, self._plant.site.gpu
+        if node_id not in site.node_ids:
+            return 0.0, f"no such resource: {node_id}"
+        gpus = site.gpus_of_node(node_id)
+        if not policy.HasField("gpu_id") or policy.gpu_id >= len(gpus):
+            return 0.0, f"{node_id} has no such GPU"
+        if not self._plant.gpu_is_lit[gpus[policy.gpu_id]]:
+            return 0.0, f"BMC of {node_id} does not answer"
+        if not policy.HasField("power_limit"):
+            return gpu.cap_max_w, ""
+        kind = policy.power_limit.WhichOneof("limit")
+        watts = policy.power_limit.watts
+        if kind == "percentage":
+            watts = gpu.cap_max_w * policy.power_limit.percentage / 100.0
+        if not gpu.cap_min_w <= watts <= gpu.cap_max_w:
+            return watts, f"{watts:g} W is not in {gpu.cap_min_w:g}..{gpu.cap_max_w:g} W per GPU"
+        return watts, ""
+
+    # ── TopologyManagementService ─────────────────────────────────────────────────────────────
+
+    def list_topologies(self, request: Any) -> Any:
+        """The active topology and a draft."""
+        reply = self.new("ListTopologiesResponse")
+        reply.status.ok = True
+        site = self._plant.site
+        for name, is_active in ((site.name, True), (f"{site.name}-draft", False)):
+            if not request.HasField("is_active") or request.is_active == is_active:
+                topology = reply.topologies.add(topology_name=name, is_active=is_active)
+                topology.leaf_node_names.extend(site.node_ids)
+        return reply
+
+    def get_topology_model(self, request: Any) -> list[Any]:
+        """The header, then the entities in batches.
+
+        Raises:
+            LookupError: there is no such topology.
+        """
+        site = self._plant.site
+        if request.topology_name != site.name:
+            raise LookupError(f"no topology {request.topology_name!r}")
+        first = self.new("GetTopologyModelResponse")
+        entities = self._entities()
+        first.header.topology_name = site.name
+        raw = json.dumps(entities, sort_keys=True).encode()
+        first.header.topology_hash = hashlib.sha256(raw).digest()
+        replies = [first]
+        for number, (entity, children) in enumerate(entities):
+            if number and number % 50 == 0:
+                replies.append(self.new("GetTopologyModelResponse"))
+            added = replies[-1].entities.add()
+            added.entity.update(entity)
+            added.children.extend(children)
+        return replies
+
+    def _entities(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """Every entity with its children, as in a topology file."""
+        site = self._plant.site
+        limit_key = "OperatingLimit" if self._newer else "Constraints"
+
+        def entity(kind: str, name: str, limit_w: float | None, model: str) -> dict[str, Any]:
+            limit = {limit_key: {"PowerValue": {"Value": limit_w, "Type": "W"}}} if limit_w else {}
+            return {"Type": kind, "Name": name, "Model": model, **limit}
+
+        grid = "PowerDistribution"
+        root_w = sum(feed.rating_w for feed in site.feeds)
+        rows = [(entity("PowerDomain", site.name, root_w, "Site"), list(site.feed_ids))]
+        for feed in site.feeds:
+            children = [pdu.pdu_id for pdu in site.pdus if pdu.feed_id == feed.feed_id]
+            rows.append((entity(grid, feed.feed_id, feed.rating_w, "Feed"), children))
+        for pdu in site.pdus:
+            children = [rack.rack_id for rack in site.racks if rack.pdu_id == pdu.pdu_id]
+            rows.append((entity(grid, pdu.pdu_id, pdu.rating_w, "FloorPDU"), children))
+        for rack in site.racks:
+            children = [node.node_id for node in site.nodes if node.rack_id == rack.rack_id]
+            rows.append((entity(grid, rack.rack_id, rack.rating_w, "RackPDU"), children))
+        model = f"Node_{site.gpu.model}"
+        rows += [
+            (entity("ComputerSystem", node.node_id, node.rating_w, model), [])
+            for node in site.nodes
+        ]
+        return rows
+
+    def get_nodes_status(self, request: Any) -> Any:
+        """Whether each BMC answers."""
+        reply = self.new("GetNodesStatusResponse")
+        site, now = self._plant.site, self._clock.now()
+        for name in request.nodes:
+            if name not in site.node_ids:
+                continue
+            status = reply.node_statuses[name]
+            if self._plant.node_is_lit[site.node_ids.index(name)]:
+                self._dark_since.pop(name, None)
+                status.last_successful_access_time.FromDatetime(now)
+            else:  # dark since it was first asked for: the plant keeps no times
+                since = self._dark_since.setdefault(name, now)
+                status.inaccessible_since.FromDatetime(since)
+                status.last_access_error = "BMC connection failed"
+            for job in self._plant.jobs:
+                if {int(gpu) for gpu in site.gpus_of_node(name)} & set(job.gpu_indices):
+                    status.current_state.resource_group = job.job_id
+        return reply
+
+    def validate_allocation(self, request: Any) -> list[Any]:
+        """Whether a policy on some nodes fits every budget above them."""
+        verdict = self.new("ValidateAllocationResponse")
+        result = verdict.allocation_validation_result
+        unknown = sorted(set(request.device_names) - set(self._plant.site.node_ids))
+        result.status.ok = request.policy_name in POLICY_SHARE and not unknown
+        result.allocation_policy_selection.requested_policy_name = request.policy_name
+        if not result.status.ok:
+            result.status.diag_msg = f"unknown policy or devices: {request.policy_name} {unknown}"
+            return [verdict]
+        result.allocation_policy_selection.selected_policy_name = request.policy_name
+        replies = []
+        fits = True
+        share = POLICY_SHARE[request.policy_name]
+        for name, allocated_w, capacity_w in self._allocation(set(request.device_names), share):
+            device = self.new("ValidateAllocationResponse")
+            per_device = device.per_device_allocation_validation_result
+            per_device.device_id = name
+            power = per_device.device_allocation_status.power_distribution_status
+            power.allocated_watts, power.capacity_watts = allocated_w, capacity_w
+            fits = fits and allocated_w <= capacity_w
+            replies.append(device)
+        result.allocation_would_succeed = fits
+        return [*replies, verdict]
+
+    def _allocation(self, asked: set[str], share: float) -> list[tuple[str, float, float]]:
+        """Of each power distribution above the nodes asked for: name, allocated and capacity W."""
+        site, caps_w = self._plant.site, self._plant.gpu_cap_set_w
+        rack_w, pdu_w, feed_w = Counter[str](), Counter[str](), Counter[str]()
+        touched: set[str] = set()
+        pdu_of_rack = {rack.rack_id: rack.pdu_id for rack in site.racks}
+        feed_of_pdu = {pdu.pdu_id: pdu.feed_id for pdu in site.pdus}
+        for node in site.nodes:
+            gpus = site.gpus_of_node(node.node_id)
+            if node.node_id in asked:
+                gpu_w = share * site.gpu.cap_max_w * len(gpus)
+                pdu_id = pdu_of_rack[node.rack_id]
+                touched |= {node.rack_id, pdu_id, feed_of_pdu[pdu_id]}
+            else:
+                gpu_w = float(caps_w[gpus].sum())
+            wall_w = site.host.base_w + site.host.slope * gpu_w
+            rack_w[node.rack_id] += wall_w
+            pdu_w[pdu_of_rack[node.rack_id]] += wall_w
+            feed_w[feed_of_pdu[pdu_of_rack[node.rack_id]]] += wall_w
+        rows = [(rack.rack_id, rack_w[rack.rack_id], rack.rating_w) for rack in site.racks]
+        rows += [(pdu.pdu_id, pdu_w[pdu.pdu_id], pdu.rating_w) for pdu in site.pdus]
+        rows += [(feed.feed_id, feed_w[feed.feed_id], feed.rating_w) for feed in site.feeds]
+        return [row for row in rows if row[0] in touched]
+
+    # ── MetricsManagementService ──────────────────────────────────────────────────────────────
+
+    def metrics_query(self, request: Any) -> Any:
+        """What the BMCs say; nodes that do not exist are left out."""
+        reply = self.new("MetricsQueryResponse")
+        reply.status.ok = True
+        for name in request.nodes:
+            if name in self._plant.site.node_ids:
+                self._add_metrics(reply.nodes.add(name=name), name)
+        return reply
+
+    def _add_metrics(self, node: Any, name: str) -> None:
+        plant, limits = self._plant, self._plant.site.gpu
+        gpus = plant.site.gpus_of_node(name)
+        node.num_gpus, node.num_cpus, node.num_memory_units = len(gpus), 2, 32
+        place = plant.site.node_ids.index(name)
+        if not plant.node_is_lit[place]:
+            return  # its BMC does not answer
+        node.power_usage = plant.node_power_w[place]
+        lit, power_w, core_c = plant.gpu_is_lit, plant.gpu_power_w, plant.gpu_core_c
+        energy_j, set_w = plant.gpu_energy_j, plant.gpu_cap_set_w
+        for gpu_id, gpu in enumerate(gpus):
+            device = node.gpus.add(id=str(gpu_id))
+            if not lit[gpu]:
+                continue
+            device.power_usage, device.temperature_celsius = power_w[gpu], core_c[gpu]
+            device.energy_usage, device.energy_usage_unit = energy_j[gpu], "Joules"
+            device.max_limit, device.min_limit = limits.cap_max_w, limits.cap_min_w
+            if "set_limit" in device.DESCRIPTOR.fields_by_name:
+                device.set_limit = set_w[gpu]
