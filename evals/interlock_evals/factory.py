@@ -95,7 +95,7 @@ class Addresses(BaseModel):
 
     def maxlps(self) -> MaxlpsSettings:
         """How to attach `maxlps`."""
-        return MaxlpsSettings(address=self.dps, site_id=self.site_id)
+        return MaxlpsSettings(address=self.dps, tls=False, site_id=self.site_id)
 
     def _mqtt(self, client_id: str) -> MqttSettings:
         return MqttSettings(brokers=(self.broker,), client_id=client_id)

@@ -6,6 +6,7 @@ act without an outcome is unknown and is read back from the plant, never sent ag
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -195,7 +196,7 @@ class Worker:
         operation, arguments = self._parsed(change)
         begun = change.history[-1].at
         while True:
-            verdict = await self._look(operation, arguments, FactSet(change.facts))
+            verdict = await self._look(operation, arguments, FactSet(change.facts), begun)
             evidence = {**change.evidence, "verified": verdict.model_dump(mode="json")}
             if verdict.held is Held.YES:
                 why = f"{verdict.source} shows it"
@@ -207,10 +208,10 @@ class Worker:
             await self._clock.sleep(VERIFY_EVERY_S)
 
     async def _look(
-        self, operation: Operation[Any], arguments: Arguments, before: FactSet
+        self, operation: Operation[Any], arguments: Arguments, before: FactSet, since: datetime
     ) -> Verdict:
         try:
-            return await operation.verify(arguments, before)
+            return await operation.verify(arguments, before, since)
         except FactoryError as error:
             return Verdict(held=Held.NOT_YET, source="no source", evidence={"error": str(error)})
 

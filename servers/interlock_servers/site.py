@@ -122,7 +122,7 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
             facts.add(MaxlpsFacts(dps, settings.rules.site_id))
-        operations = [] if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        operations = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
         guard = Guard(
             store=authority.store,
             ledger=authority.ledger,
@@ -138,7 +138,13 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         if exchange is not None:
             site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
         if dps is not None:
-            site.faces["maxlps"] = maxlps_face(dps, operations, guard=guard, who=who)
+            site.faces["maxlps"] = maxlps_face(
+                operations,
+                facts=facts,
+                site_id=settings.rules.site_id,
+                guard=guard,
+                who=who,
+            )
         if flex is not None:
             site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
         tasks = await stack.enter_async_context(anyio.create_task_group())

@@ -18,7 +18,10 @@ OPERATOR = person("person:operator-1", "operator")
         (person("person:guest"), "has no say"),
         (person("person:lead", "site_lead"), "has no say"),
         (person("person:owner", "operator"), "owner cannot"),
-        (person("person:operator-1", "operator", channel="token:local"), "authenticated by a console"),
+        (
+            person("person:operator-1", "operator", channel="token:local"),
+            "authenticated by a console",
+        ),
     ],
     ids=["agent", "no role", "other role", "owner of the agent", "with an MCP token"],
 )

@@ -122,7 +122,9 @@ class MoveValve(Operation[MoveValveArguments]):
         moved = self._valve.position_pct == arguments.position_pct
         return ReadBack(happened=Happened.YES if moved else Happened.NO)
 
-    async def verify(self, arguments: MoveValveArguments, before: FactSet) -> Verdict:
+    async def verify(
+        self, arguments: MoveValveArguments, before: FactSet, since: datetime
+    ) -> Verdict:
         """What the flow meter shows."""
         shows = self._valve.flow_pct == arguments.position_pct
         return Verdict(held=Held.YES if shows else Held.NOT_YET, source="the flow meter")

@@ -5,6 +5,7 @@ asks, whether it is allowed, or what is written to the ledger: that is the guard
 """
 
 from abc import ABC, abstractmethod
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -134,8 +135,11 @@ class Operation(ABC, Generic[A]):
         """Ask the component whether the act stands, after an answer was lost."""
 
     @abstractmethod
-    async def verify(self, arguments: A, before: FactSet) -> Verdict:
-        """Ask another source than the one just written whether the effect shows."""
+    async def verify(self, arguments: A, before: FactSet, since: datetime) -> Verdict:
+        """Ask another source than the one just written whether the effect shows.
+
+        A reading older than `since`, the moment of the act, says nothing about it.
+        """
 
     async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
         """Bring back what `before` says, where the operation declares how."""

@@ -7,7 +7,7 @@ serving floor and no budget is broken meanwhile, and all of it can be proved fro
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ READY_TIMEOUT_S = 30.0  # of the machine's time
 TICK_S = 1.0
 RESTORE_WITHIN_S = 60.0
 
-Persona = Callable[[Served], Awaitable[None]]
+Persona = Callable[[Served], Coroutine[Any, Any, None]]
 
 
 class Times(NamedTuple):
@@ -63,6 +63,7 @@ class Frame(NamedTuple):
 
 
 Watch = Callable[[Frame], None]
+TIMES = Times()
 
 
 @dataclass
@@ -90,7 +91,7 @@ async def run_grid_cut(
     folder: Path,
     *,
     rate: float,
-    times: Times = Times(),
+    times: Times = TIMES,
     watch: Watch = lambda frame: None,
     tell: Callable[[Note], None] = lambda note: None,
     persona: Persona | None = None,

@@ -125,7 +125,10 @@ class FlexClient:
         await self._bus.wait_connected(timeout_s)
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Return once `holds()`, asked after every message; the caller sets the deadline."""
+        """Return once `holds()`, asked after every message and every change of the connection.
+
+        The caller sets the deadline.
+        """
         while True:
             self._news.clear()
             if holds():
@@ -200,7 +203,9 @@ class FlexClient:
             self._told = False
         elif not self._was_connected:
             self._told = not self.settings.needs_snapshot
-        self._was_connected = connected
+        if connected != self._was_connected:
+            self._was_connected = connected
+            self._tell()
         if connected and self._told and not self._bus.refused_filters:
             self._certain_at = self._clock.now()
 
@@ -218,6 +223,9 @@ class FlexClient:
         except Exception as error:  # one message must never deafen us to the next
             log.exception("flex message failed", extra={"topic": message.topic[:200]})
             self._reject(RejectedError(Reason.FAILED, type(error).__name__), message)
+        self._tell()
+
+    def _tell(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 

@@ -180,7 +180,7 @@ def parse_breach(envelope: Envelope, payload: JsonObject, received_at: datetime)
     )
     actions = list_member(payload, "infrastructure_actions", _BAD, most=10)
     for action in actions:
-        if action not in _INFRASTRUCTURE:
+        if not isinstance(action, str) or action not in _INFRASTRUCTURE:
             raise RejectedError(_BAD, f"unknown infrastructure action {action!r:.60}")
     return PowerBreach(
         breach_id=_uuid(breach, "breach_id"),

@@ -146,6 +146,11 @@ class FlexAgentTwin:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._something.set)
 
+    @property
+    def heard(self) -> int:
+        """How many messages have come since the start, good or not."""
+        return self._heard
+
     async def wait_heard(self, count: int) -> None:
         """Return once `count` messages have come since the start; the caller sets the deadline."""
         while self._heard < count:

@@ -15,6 +15,7 @@ from interlock_tools.canonical import digest
 from interlock_tools.errors import ComponentError
 
 COMPUTER_SYSTEM = "ComputerSystem"
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ def power_tree(site: str, entities: Sequence[Entity]) -> PowerNode:
 
     Raises:
         ComponentError: they are no tree: a name twice, a child that is missing or has two
-            parents, a circle, or no entity at all.
+            parents, a circle, too many levels, or no entity at all.
     """
     by_name = {entity.name: entity for entity in entities}
     parents: dict[str, str] = {}
@@ -264,35 +265,34 @@ def power_tree(site: str, entities: Sequence[Entity]) -> PowerNode:
                 raise _bad_topology(f"{child!r} has two parents; only trees can be budgeted")
             parents[child] = entity.name
     roots = [entity.name for entity in entities if entity.name not in parents]
-    # Children before parents: no recursion, and what hangs in a circle is never reached.
-    order, index = list(roots), 0
-    while index < len(order):
-        order.extend(by_name[order[index]].children)
-        index += 1
+    depth = dict.fromkeys(roots, 0 if len(roots) == 1 else 1)
+    order = list(roots)
+    for name in order:  # it grows while it is read; what hangs in a circle is never reached
+        order.extend(by_name[name].children)
+        depth |= dict.fromkeys(by_name[name].children, depth[name] + 1)
     if len(order) != len(entities):
         raise _bad_topology("some of it hangs in a circle")
+    if max(depth.values()) > MAX_DEPTH:
+        raise _bad_topology(f"it is deeper than {MAX_DEPTH} levels")
     built: dict[str, PowerNode] = {}
     for name in reversed(order):
         entity = by_name[name]
         children = tuple(built[child] for child in entity.children)
-        top_of = len(roots) > 1
-        level = _level(entity, children, is_root=name not in parents and not top_of)
-        if level is Level.PDU and (parents.get(name) in roots or (top_of and name in roots)):
-            level = Level.FEED
+        level = _level(entity, children, depth[name])
         built[name] = PowerNode(name, level, entity.budget_w, children)
     if len(roots) == 1:
         return built[roots[0]]
     return PowerNode(site, Level.SITE, None, tuple(built[name] for name in roots))
 
 
-def _level(entity: Entity, children: tuple[PowerNode, ...], *, is_root: bool) -> Level:
+def _level(entity: Entity, children: tuple[PowerNode, ...], depth: int) -> Level:
     if entity.kind == COMPUTER_SYSTEM:
         return Level.NODE
-    if is_root:
+    if depth == 0:
         return Level.SITE
     if any(child.level is Level.NODE for child in children):
         return Level.RACK
-    return Level.PDU
+    return Level.FEED if depth == 1 else Level.PDU
 
 
 def _bad_topology(why: str) -> ComponentError:

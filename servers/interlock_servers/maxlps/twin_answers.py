@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -247,7 +247,7 @@ class DpsAnswers:
     def _allocation(self, asked: set[str], share: float) -> list[tuple[str, float, float]]:
         """Of each power distribution above the nodes asked for: name, allocated and capacity W."""
         site, caps_w = self._plant.site, self._plant.gpu_cap_set_w
-        rack_w, pdu_w, feed_w = Counter[str](), Counter[str](), Counter[str]()
+        rack_w, pdu_w, feed_w = (defaultdict[str, float](float) for _ in range(3))
         touched: set[str] = set()
         pdu_of_rack = {rack.rack_id: rack.pdu_id for rack in site.racks}
         feed_of_pdu = {pdu.pdu_id: pdu.feed_id for pdu in site.pdus}

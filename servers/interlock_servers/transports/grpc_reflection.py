@@ -7,8 +7,9 @@ server that lacks any of it is refused at connect, before anything could be writ
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
+import anyio
 import grpc
 import grpc.aio
 from google.protobuf import json_format
@@ -58,6 +59,9 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
+
+
+M = TypeVar("M", bound=Message)
 
 
 class _Method(NamedTuple):
@@ -119,7 +123,8 @@ class ReflectedChannel:
     async def _close(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            await asyncio.wait_for(asyncio.shield(channel.close()), CLOSE_TIMEOUT_S)
+            with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await channel.close()
 
     def message_class(self, full_name: str) -> type[Message]:
         """The class of one of the server's messages.
@@ -164,29 +169,36 @@ class ReflectedChannel:
             json_format.ParseDict(dict(fields), request)
         except json_format.ParseError as error:
             raise InvalidRequestError(f"{method.need.name}: {error}") from error
+        answers = await self._exchange(method.need, request, method.response, deadline_s)
+        return [Record(answer) for answer in answers]
+
+    async def _exchange(
+        self, need: MethodNeed, request: Message, response: type[M], deadline_s: float
+    ) -> list[M]:
+        """Send a request; a read that met nobody is sent once more, a write never."""
         try:
-            return await self._send(method, request, deadline_s)
+            return await self._send(need, request, response, deadline_s)
         except UnansweredError as error:
-            if not (method.need.is_read and error.code is grpc.StatusCode.UNAVAILABLE):
+            if not (need.is_read and error.code is grpc.StatusCode.UNAVAILABLE):
                 raise
         await self._clock.sleep(READ_RETRY_AFTER_S)
-        return await self._send(method, request, deadline_s)
+        return await self._send(need, request, response, deadline_s)
 
-    async def _send(self, method: _Method, request: Message, deadline_s: float) -> list[Record]:
-        channel, need = self._open_channel(), method.need
-        serialise, parse = method.request.SerializeToString, method.response.FromString
-        metadata = self._settings.metadata()
+    async def _send(
+        self, need: MethodNeed, request: Message, response: type[M], deadline_s: float
+    ) -> list[M]:
+        if self._channel is None:
+            raise UnavailableError(f"{self._component}: the connection is closed; nothing was sent")
+        make = self._channel.unary_stream if need.streams else self._channel.unary_unary
+        call = make(
+            need.path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )(request, timeout=deadline_s, metadata=self._settings.metadata())
         try:
-            if need.streams:
-                streaming = channel.unary_stream(
-                    need.path, request_serializer=serialise, response_deserializer=parse
-                )
-                answers = streaming(request, timeout=deadline_s, metadata=metadata)
-                return [Record(answer) async for answer in answers]
-            single = channel.unary_unary(
-                need.path, request_serializer=serialise, response_deserializer=parse
-            )
-            return [Record(await single(request, timeout=deadline_s, metadata=metadata))]
+            if isinstance(call, grpc.aio.UnaryStreamCall):
+                return [answer async for answer in call]
+            return [await call]
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details() or ""
             raise translate(self._component, need, code, details) from error
@@ -196,11 +208,6 @@ class ReflectedChannel:
                 raise
             code = grpc.StatusCode.CANCELLED
             raise translate(self._component, need, code, "cancelled by the peer") from error
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            raise UnavailableError(f"{self._component}: the connection is closed; nothing was sent")
-        return self._channel
 
     # ── learning what the server speaks ───────────────────────────────────────────────────────
 
@@ -224,46 +231,32 @@ class ReflectedChannel:
         files: dict[str, FileDescriptorProto] = {}
         questions = [ServerReflectionRequest(file_containing_symbol=name) for name in services]
         while questions:
-            for question, answer in zip(questions, await self._ask(need, questions), strict=False):
+            for question in questions:
+                answer = await self._ask(need, question)
                 if answer.HasField("error_response"):
                     asked = question.file_containing_symbol or question.file_by_filename
                     if not add_well_known(files, asked):
-                        raise self._missing(f"{asked!r}")
+                        raise self._missing(quoted(asked))
                 for raw in answer.file_descriptor_response.file_descriptor_proto:
                     file = self._parsed(raw)
                     files.setdefault(file.name, file)
-            known = [name for file in files.values() for name in file.dependency]
-            absent = sorted(set(known) - set(files))
-            questions = [ServerReflectionRequest(file_by_filename=name) for name in absent]
+            absent = {name for file in files.values() for name in file.dependency} - set(files)
+            asked_before = {question.file_by_filename for question in questions}
+            if absent & asked_before:
+                raise self._missing(quoted(min(absent & asked_before)))
+            questions = [ServerReflectionRequest(file_by_filename=name) for name in sorted(absent)]
         return files
 
     async def _ask(
-        self, need: MethodNeed, questions: Sequence[ServerReflectionRequest]
-    ) -> list[ServerReflectionResponse]:
-        """Every question answered; tried again once like any read."""
-        for attempt in (1, 2):
-            call = self._open_channel().stream_stream(
-                need.path,
-                request_serializer=ServerReflectionRequest.SerializeToString,
-                response_deserializer=ServerReflectionResponse.FromString,
-            )
-            try:
-                answers = call(
-                    iter(questions),
-                    timeout=self._settings.deadline_s,
-                    metadata=self._settings.metadata(),
-                )
-                found = [answer async for answer in answers]
-            except grpc.aio.AioRpcError as error:
-                code, details = error.code(), error.details() or ""
-                if code is not grpc.StatusCode.UNAVAILABLE or attempt == 2:
-                    raise translate(self._component, need, code, details) from error
-                await self._clock.sleep(READ_RETRY_AFTER_S)
-                continue
-            if len(found) != len(questions):
-                raise self._missing("an answer to a reflection request")
-            return found
-        raise AssertionError("unreachable")
+        self, need: MethodNeed, question: ServerReflectionRequest
+    ) -> ServerReflectionResponse:
+        """One question in one call: gRPC hides why a call failed that was still sending."""
+        answers = await self._exchange(
+            need, question, ServerReflectionResponse, self._settings.deadline_s
+        )
+        if len(answers) != 1:
+            raise self._missing("an answer to a reflection request")
+        return answers[0]
 
     def _pooled(self, files: Mapping[str, FileDescriptorProto]) -> DescriptorPool:
         try:

@@ -92,6 +92,13 @@ class _Connection(Client):
             self.answered.set()
             self.ended.set()
 
+    def let_go(self) -> None:
+        """Close what a failed attempt left open, and let the object go with its last user."""
+        if isinstance(sock := self.socket(), socket.socket):
+            sock.close()
+        self.on_connect = self.on_subscribe = self.on_disconnect = None
+        self.on_publish = self.on_message = None
+
 
 class MqttBus:
     """A connection to the first broker that answers, kept up until the context ends.
@@ -259,36 +266,44 @@ class MqttBus:
 
     def _hold(self, url: str) -> float:
         """Connect to one broker and stay until it ends; how long it had accepted us, in seconds."""
-        address = parse_broker(url)
         connection = _Connection(self._settings.client_id)
         try:
-            if self._settings.username is not None:
-                connection.username_pw_set(self._settings.username, self._settings.read_password())
-            if address.tls:
-                connection.tls_set_context(self._settings.tls_context())
-            self._wire(connection, url)
-            connection.connect_timeout = CONNECT_TIMEOUT_S
-            connection.max_queued_messages_set(MAX_WAITING)
-            connection.connect(address.host, address.port, self._settings.keepalive_s)
+            self._connect(connection, url)
+            self._serve(connection)
         except (OSError, ValueError, InvalidRequestError) as error:
-            self._note(f"{url}: {error}")
-            return 0.0
-        self._connection = connection
-        connection.loop_start()
-        if not connection.answered.wait(CONNECT_TIMEOUT_S):
-            connection.why_ended = f"no CONNACK in {CONNECT_TIMEOUT_S:g} s"
-            connection.disconnect()
-        while not self._stop.is_set() and not connection.why_ended:
-            if connection.ended.wait(0.5):
-                break
-        self._end(connection)
-        self._connection = None
-        self._broker, self._ready = None, False
+            connection.why_ended = str(error)
+        except Exception as error:  # whatever it is, the next attempt must come
+            log.exception("mqtt connection failed")
+            connection.why_ended = f"it broke: {type(error).__name__}"
+        finally:
+            self._connection, self._broker, self._ready = None, None, False
+            connection.let_go()
         if not self._stop.is_set():
             self._note(f"{url}: {connection.why_ended or 'the connection was lost'}")
         self._post(self._fail_waiting, connection, "the connection was lost")
         since_s = connection.up_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def _connect(self, connection: _Connection, url: str) -> None:
+        address = parse_broker(url)
+        if self._settings.username is not None:
+            connection.username_pw_set(self._settings.username, self._settings.read_password())
+        if address.tls:
+            connection.tls_set_context(self._settings.tls_context())
+        self._wire(connection, url)
+        connection.connect_timeout = CONNECT_TIMEOUT_S
+        connection.max_queued_messages_set(MAX_WAITING)
+        connection.connect(address.host, address.port, self._settings.keepalive_s)
+
+    def _serve(self, connection: _Connection) -> None:
+        self._connection = connection
+        connection.loop_start()
+        if not connection.answered.wait(CONNECT_TIMEOUT_S):
+            connection.why_ended = f"no CONNACK in {CONNECT_TIMEOUT_S:g} s"
+        while not self._stop.is_set() and not connection.why_ended:
+            if connection.ended.wait(0.5):
+                break
+        self._end(connection)
 
     def _end(self, connection: _Connection) -> None:
         """Leave politely, then by force; the thread below must never outlive us."""

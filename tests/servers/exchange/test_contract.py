@@ -231,11 +231,12 @@ async def test_the_bms_is_alive_for_three_beats_and_then_it_is_not(rig: Rig) -> 
     assert rig.client.heartbeats().bms_alive is True
 
 
-async def test_when_the_broker_goes_reads_go_on_and_say_since_when() -> None:
+@pytest.mark.parametrize("kind", installed_kinds())
+async def test_when_the_broker_goes_reads_go_on_and_say_since_when(kind: Kind) -> None:
     """The store is the last that is known; it never pretends to be the present."""
     with anyio.fail_after(60):
         async with AsyncExitStack() as life:
-            broker = await life.enter_async_context(local_broker())
+            broker = await life.enter_async_context(local_broker(kind))
             async with rig_on(broker) as rig:
                 await rig.hear()
                 heard_at = rig.clock.now()
@@ -254,7 +255,7 @@ async def test_when_the_broker_goes_reads_go_on_and_say_since_when() -> None:
                 rig.wait(200)
                 assert rig.client.power("site", "lab").power.power_w is None
 
-                async with local_broker(port=int(broker.rpartition(":")[2])):
+                async with local_broker(kind, port=int(broker.rpartition(":")[2])):
                     await until(lambda: rig.client.bus_state().connected and rig.twin.connected)
                     await rig.client.wait_connected(15)
                     await rig.hear()

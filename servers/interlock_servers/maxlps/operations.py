@@ -1,0 +1,279 @@
+"""What may change in power: the limits of a node's GPUs, set and released.
+
+A limit that goes down may starve work; one that goes up may break a budget. Both are computed from
+the facts, and whether it worked is asked of the facility's meters, not of DPS alone.
+"""
+
+from abc import abstractmethod
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
+
+from interlock_guardrails.facts import FactRegistry
+from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
+from interlock_servers.maxlps.picture import Caps, Picture
+from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
+from interlock_tools.fact import Fact, FactNeed, FactSet
+from interlock_tools.identity import Target
+from interlock_tools.operation import (
+    Arguments,
+    Effect,
+    Happened,
+    Held,
+    Operation,
+    ReadBack,
+    Verdict,
+)
+
+GRID_LIMIT, METER_POWER = "grid.limit", "meter.power"
+IDENTITY_AGE_S = 60.0
+LIMITS_AGE_S = 30.0
+GRID_AGE_S = 30.0
+METER_AGE_S = 120.0  # a BMS repeats an unchanged value every 100 s
+METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
+METERS = "the facility's meters"
+SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
+SAME_W = 0.5  # devices take whole watts
+
+NodeId = Annotated[str, Field(min_length=1, max_length=200)]
+Watts = Annotated[int, Field(ge=1, le=10_000)]
+Limits = dict[str, dict[int, float | None]]
+
+
+class SetCapsArguments(Arguments):
+    """Which nodes, and how many watts each of their GPUs may draw."""
+
+    gpu_cap_w_by_node: Annotated[
+        dict[NodeId, Watts],
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="node id to watts per GPU (not per node); plan_caps gives such a map",
+        ),
+    ]
+
+
+class ReleaseCapsArguments(Arguments):
+    """Which nodes go back to their devices' default limit."""
+
+    node_ids: Annotated[
+        list[NodeId],
+        Field(max_length=4096, description="empty: every node that is limited now"),
+    ]
+
+
+A = TypeVar("A", bound=Arguments)
+
+
+class LimitOperation(Operation[A], Generic[A]):
+    """What setting and releasing share: facts, reach, the act, and its verification."""
+
+    effect = Effect.REVERSIBLE
+    deadline_s = 60.0
+    compensates = True
+
+    def __init__(self, dps: DpsClient, facts: FactRegistry, site_id: str) -> None:
+        self._dps = dps
+        self._facts = facts
+        self._site = Target(kind="site", id=site_id)
+
+    @abstractmethod
+    def caps(self, arguments: A, picture: Picture) -> Caps:
+        """The limit per GPU that each named node shall have, in watts."""
+
+    def target(self, arguments: A) -> Target:
+        """The site: limits share its budgets."""
+        return self._site
+
+    def facts(self, arguments: A) -> tuple[FactNeed, ...]:
+        """Tree, groups and limits from DPS, the grid's limit, and a meter that lives."""
+        ages = {
+            POWER_TOPOLOGY: IDENTITY_AGE_S,
+            POWER_GROUPS: IDENTITY_AGE_S,
+            POWER_GPU_LIMITS: LIMITS_AGE_S,
+            GRID_LIMIT: GRID_AGE_S,
+            METER_POWER: METER_AGE_S,
+        }
+        return tuple(
+            FactNeed(kind=kind, subject=self._site, max_age_s=age_s) for kind, age_s in ages.items()
+        )
+
+    def blast_radius(self, arguments: A, facts: FactSet) -> BlastRadius:
+        """Nodes, jobs, tenants and watts; the floors and budgets that it would break."""
+        picture = Picture.of_facts(facts, self._site)
+        caps = self.caps(arguments, picture)
+        views = [picture.node(node_id) for node_id in caps]
+        for view in views:
+            least_w, most_w, _ = view.limits
+            if not least_w <= caps[view.node_id] <= most_w:
+                raise InvalidRequestError(
+                    f"gpu_cap_w_by_node: {view.node_id} takes {least_w:.0f} to {most_w:.0f} W per "
+                    f"GPU, not {caps[view.node_id]}"
+                )
+        moved = {v.node_id: (caps[v.node_id] - v.limits[2]) * v.gpu_count for v in views}
+        groups = [view.group for view in views if view.group is not None]
+        limit_w = facts.value(GRID_LIMIT, self._site)["limit_w"]
+        return BlastRadius(
+            gpus=sum(view.gpu_count for view in views),
+            hosts=frozenset(caps),
+            racks=frozenset(v.rack_id for v in views if v.rack_id),
+            power_domains=frozenset(v.pdu_id for v in views if v.pdu_id),
+            jobs=frozenset(group.name for group in groups),
+            tenants=frozenset(group.tenant for group in groups if group.tenant),
+            watts_moved=round(sum(abs(watts) for watts in moved.values())),
+            power_rise_w=round(sum(max(0.0, watts) for watts in moved.values())),
+            slo_floors_broken=picture.floors_broken(caps),
+            budgets_broken=picture.budgets_broken(caps, limit_w),
+        )
+
+    async def execute(self, arguments: A, key: str) -> dict[str, Any]:
+        """Lower first; raise only once every lowering is confirmed.
+
+        Raises:
+            ComponentError: DPS failed for some GPU; some limits may be set.
+            UnavailableError: no answer; the state is unknown.
+        """
+        picture = await self._picture()
+        caps = self.caps(arguments, picture)
+        present = {node_id: picture.node(node_id).limits[2] for node_id in caps}
+        lower = {node_id: watts for node_id, watts in caps.items() if watts < present[node_id]}
+        raise_ = {node_id: watts for node_id, watts in caps.items() if watts > present[node_id]}
+        for part in (lower, raise_):
+            if part:
+                await self._set(part, picture)
+        return {"nodes_lowered": len(lower), "nodes_raised": len(raise_), "key": key}
+
+    async def read_back(self, arguments: A) -> ReadBack:
+        """Compare what DPS says is set now with what was asked for."""
+        picture = await self._picture()
+        caps = self.caps(arguments, picture)
+        wrong = sorted(node_id for node_id in caps if not _is_set(picture, node_id, caps))
+        happened = Happened.PARTLY
+        if len(wrong) in {0, len(caps)}:
+            happened = Happened.NO if wrong else Happened.YES
+        return ReadBack(happened=happened, evidence={"nodes_not_set": wrong[:20]})
+
+    async def verify(self, arguments: A, before: FactSet, since: datetime) -> Verdict:
+        """The limits read back, and under every PDU touched the meter within what they allow."""
+        picture = await self._picture()
+        caps = self.caps(arguments, Picture.of_facts(before, self._site))
+        wrong = [node_id for node_id in caps if not _is_set(picture, node_id, caps)]
+        if wrong:
+            evidence = {"nodes_not_set": sorted(wrong)[:20]}
+            return Verdict(held=Held.NOT_YET, source="DPS read back", evidence=evidence)
+        allowed_w = picture.load_w({})
+        domains = sorted({picture.nodes[n].pdu_id or picture.root for n in caps})
+        seen: dict[str, dict[str, float]] = {}
+        for domain in domains:
+            metered = await self._metered(domain, since)
+            if metered is None:
+                why = f"the meter of {domain} has not read since the act"
+                return Verdict(held=Held.NOT_YET, source=METERS, evidence={"waiting": why})
+            seen[domain] = {
+                "metered_w": round(metered),
+                "allowed_w": round(allowed_w[domain]),
+            }
+        held = all(s["metered_w"] <= s["allowed_w"] * (1 + METER_TOLERANCE) for s in seen.values())
+        return Verdict(
+            held=Held.YES if held else Held.NOT_YET, source=METERS, evidence={"domains": seen}
+        )
+
+    async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
+        """Take back what was raised. What was lowered stays low: that is the safe side.
+
+        Raises:
+            ComponentError, UnavailableError: it could not be taken back.
+        """
+        earlier = Picture.of_facts(before, self._site)
+        now = await self._picture()
+        back = {
+            node_id: int(earlier.node(node_id).limits[2])
+            for node_id in self.caps(arguments, earlier)
+            if now.node(node_id).limits[2] > earlier.node(node_id).limits[2] + SAME_W
+        }
+        if back:
+            await self._set(back, now)
+        return {"nodes_lowered_again": sorted(back)[:20], "nodes_left_low": True}
+
+    async def _set(self, caps: Caps, picture: Picture) -> None:
+        limits: Limits = {
+            node_id: dict.fromkeys(range(picture.node(node_id).gpu_count), float(watts))
+            for node_id, watts in caps.items()
+        }
+        clamped = [r for r in await self._dps.set_gpu_limits(limits) if r.is_clamped]
+        if clamped:
+            first = clamped[0]
+            raise ComponentError(
+                "maxlps",
+                "CLAMPED",
+                f"{len(clamped)} GPUs took another limit than asked, first {first.node_id} GPU "
+                f"{first.gpu_id}: {first.set_w} W for {first.asked_w} W",
+            )
+
+    async def _picture(self) -> Picture:
+        """The site as DPS shows it now."""
+        values: list[Any] = []
+        for kind in (POWER_TOPOLOGY, POWER_GROUPS, POWER_GPU_LIMITS):
+            need = FactNeed(kind=kind, subject=self._site, max_age_s=LIMITS_AGE_S)
+            answer = await self._facts.fact(need)
+            if not isinstance(answer, Fact):
+                raise UnavailableError(f"{kind} is unknown: {answer.why}")
+            values.append(answer.value)
+        return Picture.of(*values)
+
+    async def _metered(self, domain: str, since: datetime) -> float | None:
+        """What the facility's own meter says, if it has read since."""
+        kind = "site" if domain == self._site.id else "pdu"
+        subject = Target(kind=kind, id=domain)
+        need = FactNeed(kind=METER_POWER, subject=subject, max_age_s=METER_AGE_S)
+        answer = await self._facts.fact(need)
+        if not isinstance(answer, Fact) or answer.observed_at < since + SETTLES:
+            return None
+        return float(answer.value["power_w"])
+
+
+class SetCaps(LimitOperation[SetCapsArguments]):
+    """Limit the power of every GPU of the named nodes, in watts per GPU.
+
+    Lowering slows the work on them; raising takes from a budget. Ask plan_caps for a map that keeps
+    every floor and budget; a map that breaks one is refused.
+    """
+
+    name = "maxlps.set_caps"
+    arguments = SetCapsArguments
+
+    def caps(self, arguments: SetCapsArguments, picture: Picture) -> Caps:
+        """The map itself."""
+        for node_id in arguments.gpu_cap_w_by_node:
+            picture.node(node_id)
+        return arguments.gpu_cap_w_by_node
+
+
+class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
+    """Lift the GPU limits of nodes back to their devices' default: their power may rise.
+
+    Refused while a budget or the grid's limit would be broken by it.
+    """
+
+    name = "maxlps.release_caps"
+    arguments = ReleaseCapsArguments
+
+    def caps(self, arguments: ReleaseCapsArguments, picture: Picture) -> Caps:
+        """The greatest limit of each named node; of every node where none is named."""
+        named = arguments.node_ids or list(picture.nodes)
+        return {node_id: int(picture.node(node_id).limits[1]) for node_id in named}
+
+
+def maxlps_operations(
+    dps: DpsClient, facts: FactRegistry, site_id: str
+) -> tuple[LimitOperation[Any], ...]:
+    """Everything that may change here."""
+    return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+
+
+def _is_set(picture: Picture, node_id: str, caps: Caps) -> bool:
+    set_w = picture.node(node_id).set_w
+    return set_w is not None and abs(set_w - caps[node_id]) <= SAME_W

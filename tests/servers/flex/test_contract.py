@@ -1,0 +1,394 @@
+"""What DSX Flex promises on the wire, read through a real broker from the twins."""
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.models import BreachStatus, Deviation, FeedEvent, Reason, Severity
+from interlock_servers.flex.twin import AgentFault, IsvFault, TwinKey
+from interlock_servers.flex.twin import jwks as public_jwks
+from interlock_servers.flex.twin_wire import public_keys, verified
+from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings
+from interlock_tools.fact import Fact, FactNeed, Unknown
+from interlock_tools.identity import Target
+from tests.servers.flex.conftest import (
+    FEEDS,
+    ISV,
+    OLD_AGENT,
+    PATIENCE_S,
+    SITE,
+    START,
+    Bench,
+    OpenBench,
+)
+
+A, B = FEEDS
+REFUSED = {
+    IsvFault.WRONG_KEY: Reason.BAD_SIGNATURE,
+    IsvFault.UNKNOWN_KID: Reason.UNKNOWN_KEY,
+    IsvFault.NO_KID: Reason.NO_KID,
+    IsvFault.ALG_NONE: Reason.ALGORITHM_REFUSED,
+    IsvFault.HS256_WITH_PUBLIC_KEY: Reason.ALGORITHM_REFUSED,
+    IsvFault.UNSIGNED: Reason.UNSIGNED,
+    IsvFault.WRONG_SOURCE: Reason.SOURCE_MISMATCH,
+    IsvFault.NOT_A_SOURCE: Reason.BAD_SOURCE,
+    IsvFault.PAST_TIME: Reason.TOO_OLD,
+    IsvFault.FUTURE_TIME: Reason.IN_THE_FUTURE,
+    IsvFault.ZERO: Reason.POWER_NOT_POSITIVE,
+    IsvFault.NEGATIVE: Reason.POWER_NEGATIVE,
+    IsvFault.NOT_A_NUMBER: Reason.POWER_NOT_FINITE,
+    IsvFault.BROKEN_JSON: Reason.NOT_JSON,
+    IsvFault.MISSPELT_FEED_TAGS: Reason.BAD_FEED_TAGS,
+    IsvFault.INTERVAL_PAST: Reason.INTERVAL_PAST,
+}
+
+
+def refusals(client: FlexClient) -> int:
+    """How many messages were refused, for whatever reason."""
+    return sum(rejected.count for rejected in client.rejected().values())
+
+
+def cap_all(bench: Bench, cap_w: float) -> None:
+    """Cap every GPU: 700 W is 16.9 kW for the site, 200 W is 7.1 kW."""
+    bench.plant.command_caps(range(bench.plant.site.gpu_count), cap_w)
+
+
+async def test_a_signed_target_is_in_force_for_the_feeds_that_it_names(bench: OpenBench) -> None:
+    """In watts, whatever unit it was sent in, with the id of whoever sent it."""
+    async with bench() as site:
+        correlation_id = await site.isv.set_target(6_500.0, feed_tags=[A], unit="megawatt")
+        await site.until(lambda: bool(site.client.targets_in_force(START)))
+        (feed, target), *rest = site.client.targets_in_force(START).items()
+        assert (feed, rest) == (A, [])
+        assert target.limit_w == pytest.approx(6_500.0)
+        assert (target.source, target.correlation_id) == (ISV, correlation_id)
+        assert not site.client.rejected()
+
+
+async def test_a_target_without_feed_tags_is_for_every_feed(bench: OpenBench) -> None:
+    """And is kept as that, not as a list of the feeds of the day."""
+    async with bench() as site:
+        await site.isv.set_target(9_000.0, start=START + timedelta(minutes=30))
+        await site.until(lambda: bool(site.client.upcoming(START)))
+        (target,) = site.client.upcoming(START)
+        assert (target.all_feeds, target.feed_tags) == (True, ())
+        assert site.client.targets_in_force(START) == {}
+        in_force = site.client.targets_in_force(START + timedelta(minutes=30))
+        assert in_force == {A: target, B: target}
+
+
+def test_every_fault_of_the_isv_has_its_reason() -> None:
+    """So that the next test covers them all."""
+    assert set(REFUSED) == set(IsvFault)
+
+
+async def test_every_broken_target_is_refused_by_name_and_none_is_in_force(
+    bench: OpenBench,
+) -> None:
+    """The twin's deliberate faults; each must be caught, and each for its own reason."""
+    async with bench() as site:
+        for count, (fault, reason) in enumerate(REFUSED.items()):
+            before = site.client.rejected()
+            await site.isv.set_target(1_000.0, feed_tags=[A], fault=fault)
+            await site.until(lambda count=count: refusals(site.client) > count)  # type: ignore[misc]
+            changed = {
+                name: seen
+                for name, seen in site.client.rejected().items()
+                if name not in before or seen.count > before[name].count
+            }
+            assert set(changed) == {reason}, fault
+            assert changed[reason].last_at == START
+            assert changed[reason].last_why
+        assert site.client.targets_in_force(START) == {}
+        assert site.client.upcoming(START) == ()
+
+
+async def test_a_replayed_target_is_refused_in_its_old_and_in_a_new_envelope(
+    bench: OpenBench,
+) -> None:
+    """Only `data` is signed: whoever recorded it can write any envelope around it."""
+    async with bench() as site:
+        await site.isv.set_target(5_000.0, feed_tags=[A])
+        await site.isv.replay()
+        await site.isv.rewrap()
+        await site.until(lambda: refusals(site.client) == 2)
+        assert site.client.rejected()[Reason.REPLAYED].count == 2
+        await site.isv.set_target(None, feed_tags=[A])
+        await site.isv.rewrap()
+        await site.until(lambda: refusals(site.client) == 3)
+        assert site.client.targets_in_force(START) == {}
+
+
+async def test_what_is_not_ours_is_refused_and_does_not_deafen_us(bench: OpenBench) -> None:
+    """A stranger's feed, bytes that are no text, text that is no Unicode."""
+    async with bench() as site:
+        await site.isv.set_target(5_000.0, feed_tags=["elsewhere"])
+        await site.isv.publish(b"\xff\x00\xfe")
+        await site.isv.publish(b'{"id": "\\ud800", "source": "\\ud800"}')
+        await site.isv.set_target(5_000.0, feed_tags=["\ud800"])
+        await site.until(lambda: refusals(site.client) == 4)
+        assert site.client.rejected()[Reason.UNKNOWN_FEED].count == 2
+        await site.isv.set_target(5_000.0, feed_tags=[A])
+        await site.until(lambda: A in site.client.targets_in_force(START))
+
+
+async def test_the_agent_follows_a_target_through_its_life(bench: OpenBench) -> None:
+    """Taken, ramp down, compliant, ramp up; each said with the id of the request."""
+    async with bench() as site:
+        seen: list[FeedEvent] = []
+
+        def follow() -> bool:
+            state = site.client.feed_states().get(A)
+            if state and (not seen or seen[-1] is not state.event):
+                seen.append(state.event)
+            return bool(seen) and seen[-1] is wanted
+
+        start, end = START + timedelta(seconds=3), START + timedelta(seconds=30)
+        correlation_id = await site.tell_agent(
+            site.isv.set_target(4_500.0, feed_tags=[A], start=start, end=end)
+        )
+        wanted = FeedEvent.TARGET_SET
+        await site.seconds(1)
+        await site.until(follow)
+        (target,) = site.client.feed_states()[A].targets
+        assert (target.correlation_id, target.active) == (correlation_id, False)
+
+        wanted = FeedEvent.START_RAMP_DOWN
+        await site.seconds(2)
+        await site.until(follow)
+        state = site.client.feed_states()[A]
+        assert (state.in_flight, state.compliant) == (True, False)
+        assert state.targets[0].active
+
+        wanted = FeedEvent.END_RAMP_DOWN
+        cap_all(site, 200.0)
+        await site.seconds(8)
+        await site.until(follow)
+        state = site.client.feed_states()[A]
+        assert (state.in_flight, state.compliant) == (False, True)
+        assert state.calculated_load_w <= 4_500.0
+
+        wanted = FeedEvent.END_RAMP_UP
+        await site.seconds(25)
+        await site.until(follow)
+        assert site.client.feed_states()[A].targets == ()
+
+
+async def test_a_feed_above_its_target_is_a_breach_until_it_is_not(bench: OpenBench) -> None:
+    """Measured, not calculated; one id from active to resolved, and the worse it is the louder."""
+    async with bench() as site:
+        await site.tell_agent(site.isv.set_target(7_500.0, feed_tags=[B]))
+        await site.seconds(1)
+        await site.until(lambda: bool(site.client.breaches()))
+        (breach,) = site.client.breaches()
+        assert (breach.feed_tag, breach.status, breach.severity) == (
+            B,
+            BreachStatus.ACTIVE,
+            Severity.WARNING,
+        )
+        assert breach.measured_load_w == pytest.approx(site.plant.feed_power_w[1])
+
+        await site.tell_agent(site.isv.set_target(6_000.0, feed_tags=[B]))
+        await site.seconds(1)
+        await site.until(lambda: site.client.breaches()[0].severity is Severity.CRITICAL)
+
+        cap_all(site, 200.0)
+        await site.seconds(8)
+        await site.until(
+            lambda: {each.status for each in site.client.breaches()} == {BreachStatus.RESOLVED}
+        )
+
+
+async def test_an_agent_that_claims_to_comply_is_contradicted_by_its_own_meter(
+    bench: OpenBench,
+) -> None:
+    """`compliant` is calculated; what counts is measured."""
+    async with bench() as site:
+        site.agent.faults.add(AgentFault.CLAIMS_COMPLIANT)
+        await site.tell_agent(site.isv.set_target(6_000.0, feed_tags=[A]))
+        await site.seconds(1)
+        await site.until(lambda: bool(site.client.breaches()))
+        assert site.client.feed_states()[A].compliant
+        assert site.client.breaches()[0].measured_load_w > 6_000.0
+
+
+async def test_an_agent_that_rejects_a_target_stays_silent_about_it(bench: OpenBench) -> None:
+    """There is no reply to a target; that its id never comes back is the only sign."""
+    async with bench() as site:
+        site.agent.faults.add(AgentFault.IGNORES_TARGETS)
+        correlation_id = await site.tell_agent(site.isv.set_target(6_000.0, feed_tags=[A]))
+        await site.seconds(11)
+        at = START + timedelta(seconds=11)
+        await site.until(lambda: A in site.client.feed_states())
+        echoed = {
+            target.correlation_id
+            for state in site.client.feed_states().values()
+            for target in state.targets
+        }
+        assert correlation_id not in echoed
+        assert site.client.targets_in_force(at)[A].correlation_id == correlation_id
+
+
+async def test_the_limit_of_the_site_is_a_fact_with_its_source(bench: OpenBench) -> None:
+    """And with what comes next, so that the site can be down before the interval begins."""
+    async with bench() as site:
+        await site.seconds(1)
+        now, later = site.clock.now(), site.clock.now() + timedelta(minutes=20)
+        correlation_id = await site.isv.set_target(12_000.0)
+        await site.isv.set_target(8_000.0, start=later)
+        await site.until(
+            lambda: bool(site.client.upcoming(now)) and bool(site.client.feed_states())
+        )
+        fact = await site.limit()
+        assert isinstance(fact, Fact)
+        assert fact.value == {
+            "limit_w": 12_000.0,
+            "until": later.isoformat(),
+            "source": ISV,
+            "correlation_id": correlation_id,
+            "next": {"limit_w": 8_000.0, "start": later.isoformat()},
+            "feed_limits_w": {A: None, B: None},
+        }
+        assert (fact.origin, fact.observed_at, fact.subject) == ("flex", now, SITE)
+        site.clock.advance(20 * 60.0)
+        again = await site.limit()
+        assert isinstance(again, Fact)
+        assert (again.value["limit_w"], again.value["next"]) == (8_000.0, None)
+        assert again.version != fact.version
+        other = FactNeed(kind="grid.limit", subject=Target(kind="site", id="x"), max_age_s=1.0)
+        assert isinstance(await site.facts.fact(other), Unknown)
+
+
+async def test_a_limit_that_was_sent_while_we_were_away_is_not_missed(bench: OpenBench) -> None:
+    """Until the agent has said what is in force the limit is unknown, and never `no limit`."""
+    async with bench(listening=False) as site:
+        correlation_id = await site.tell_agent(site.isv.set_target(9_000.0))
+        async with site.client as client:
+            await client.wait_connected(PATIENCE_S)
+            before = await site.limit()
+            assert isinstance(before, Unknown)
+            assert "has not said" in before.why
+            await site.seconds(1)
+            await site.until(lambda: client.health().why_not is None)
+            after = await site.limit()
+            assert isinstance(after, Fact)
+            assert after.value["limit_w"] == 9_000.0
+            assert after.value["correlation_id"] == correlation_id
+
+
+async def test_a_limit_that_we_can_no_longer_hear_becomes_unknown(bench: OpenBench) -> None:
+    """Old for 30 s, then unknown; the reads go on with what was heard."""
+    async with bench() as site:
+        client = site.client
+        await site.tell_agent(site.isv.set_target(9_000.0))
+        await site.seconds(1)
+        await site.until(lambda: client.health().why_not is None)
+        heard_at = site.clock.now()
+        assert isinstance(await site.limit(), Fact)
+        await site.end_broker()
+        await site.until(lambda: not client.health().connected)
+        site.clock.advance(29.0)
+        old = await site.limit()
+        assert isinstance(old, Fact)
+        assert old.observed_at == heard_at
+        site.clock.advance(2.0)
+        unknown = await site.limit()
+        assert isinstance(unknown, Unknown)
+        assert "31 s" in unknown.why
+        assert "disconnected" in unknown.why
+        assert client.site_limit(site.clock.now()).limit_w == 9_000.0
+
+
+async def test_an_agent_under_its_older_role_is_read_and_said(
+    bench: OpenBench,
+) -> None:
+    """It is another source, so the settings must trust it by that name."""
+    async with bench(role="poweragent") as site:
+        await site.seconds(1)
+        await site.until(lambda: bool(site.client.feed_states()))
+        assert site.client.feed_states()[A].source == OLD_AGENT
+        assert site.client.deviations()[Deviation.OLD_ROLE_POWERAGENT] > 0
+
+
+async def test_on_the_common_bus_only_our_cluster_counts(bench: OpenBench) -> None:
+    """The same ISV may speak to every cluster of the owner."""
+    async with bench(prefix="cpc/cpc-1/") as site:
+        other = site.isv_of("cpc/cpc-2/")
+        async with other:
+            await other.set_target(1_000.0, feed_tags=[A])
+        await site.tell_agent(site.isv.set_target(6_000.0, feed_tags=[A]))
+        await site.seconds(1)
+        now = site.clock.now()
+        await site.until(
+            lambda: bool(site.client.targets_in_force(now)) and bool(site.client.feed_states())
+        )
+        assert site.client.targets_in_force(now)[A].limit_w == 6_000.0
+        assert not site.client.rejected()
+
+
+@pytest.fixture(scope="module")
+def specification() -> dict[str, Any]:
+    """Upstream's own AsyncAPI file, where it is at hand."""
+    folder = os.environ.get("INTERLOCK_CONTRACTS")
+    if not folder:
+        pytest.skip("INTERLOCK_CONTRACTS does not name a folder with upstream's dsx-flex.yaml")
+    path = Path(folder) / "dsx-exchange" / "asyncapi" / "dsx-flex" / "dsx-flex.yaml"
+    if not path.exists():
+        pytest.skip("INTERLOCK_CONTRACTS holds no dsx-exchange/asyncapi/dsx-flex/dsx-flex.yaml")
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    return document
+
+
+async def test_what_the_twins_publish_is_what_upstream_specifies(
+    bench: OpenBench, specification: dict[str, Any], isv_key: TwinKey, agent_key: TwinKey
+) -> None:
+    """Envelope and signed payload, over the whole life of a target and of a breach."""
+
+    def check(schema: str, document: Any) -> None:
+        jsonschema.Draft202012Validator(
+            {"$ref": f"#/components/schemas/{schema}", "components": specification["components"]},
+            format_checker=jsonschema.FormatChecker(),
+        ).validate(document)
+
+    keys = public_keys(public_jwks([isv_key, agent_key]))
+    heard: list[Message] = []
+    async with bench() as site:
+        bus = MqttBus(
+            MqttSettings(brokers=(site.broker,), client_id="witness"),
+            site.clock,
+            heard.append,
+            subscriptions=[("grid/#", 2)],
+        )
+        async with bus:
+            await bus.wait_connected(PATIENCE_S)
+            start, end = START + timedelta(seconds=3), START + timedelta(seconds=30)
+            await site.tell_agent(site.isv.set_target(6_000.0, start=start, end=end))
+            await site.tell_agent(site.isv.set_target(4_500.0, feed_tags=[A], start=start))
+            await site.seconds(5)
+            cap_all(site, 200.0)
+            await site.seconds(5)
+            await site.tell_agent(site.isv.set_target(None, feed_tags=[A]))
+            await site.seconds(20)
+            await site.until(lambda: site.client.feed_states()[A].snapshot_at >= end)
+    names = {
+        "grid.loadtarget.set.v1": ("LoadTargetSetEvent", "SetLoadTargetData"),
+        "grid.powerstate.status.v1": ("PowerStateStatusEvent", "PowerStateStatusData"),
+        "grid.powerbreach.alert.v1": ("PowerBreachAlertEvent", "PowerBreachAlertData"),
+    }
+    kinds = set()
+    for message in heard:
+        envelope = json.loads(message.payload)
+        kinds.add(envelope["type"])
+        of_envelope, of_payload = names[envelope["type"]]
+        check(of_envelope, envelope)
+        check(of_payload, verified(envelope["data"], keys))
+    assert kinds == set(names)
+    with pytest.raises(jsonschema.ValidationError):
+        check("LoadTargetSetEvent", json.loads(heard[0].payload) | {"specversion": "1.0"})

@@ -1,0 +1,260 @@
+"""Nobody sets a target who was not trusted with it, and nobody sets one twice."""
+
+import base64
+import json
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interlock_servers.flex.models import Reason, RejectedError
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.signatures import (
+    P256_ORDER,
+    Keyring,
+    ReplayGuard,
+    Signer,
+    fingerprint,
+)
+from interlock_servers.flex.twin import TwinKey, jwks, make_key, write_jwks
+from interlock_servers.flex.twin_wire import forge, sign
+from interlock_tools.errors import InvalidRequestError
+from tests.servers.flex.conftest import AGENT, ISV, OTHER_ISV, START, MakeSettings
+
+PAYLOAD = b'{"targets": []}'
+Spoil = Callable[[TwinKey, TwinKey], str]
+
+
+@pytest.fixture(scope="session")
+def rsa_key() -> TwinKey:
+    """The other algorithm of the contract."""
+    return make_key("rsa-1", "RS256")
+
+
+@pytest.fixture
+def keyring(tmp_path: Path, isv_key: TwinKey, other_key: TwinKey, rsa_key: TwinKey) -> Keyring:
+    """Two ISVs and an agent that signs with RSA."""
+    path = write_jwks(tmp_path / "keys.json", (isv_key, other_key, rsa_key))
+    trusted = {ISV: [isv_key.kid], OTHER_ISV: [other_key.kid], AGENT: [rsa_key.kid]}
+    return Keyring.from_file(path, trusted)
+
+
+def test_both_algorithms_of_the_contract_are_verified(
+    keyring: Keyring, isv_key: TwinKey, rsa_key: TwinKey
+) -> None:
+    """ES256 and RS256."""
+    assert keyring.verify(sign(PAYLOAD, isv_key), ISV) == {"targets": []}
+    assert keyring.verify(sign(PAYLOAD, rsa_key), AGENT) == {"targets": []}
+
+
+SPOILT: dict[str, tuple[Spoil, Reason]] = {
+    "no algorithm": (
+        lambda key, _: forge(PAYLOAD, {"alg": "none", "kid": key.kid}),
+        Reason.ALGORITHM_REFUSED,
+    ),
+    "no algorithm, shouted": (
+        lambda key, _: forge(PAYLOAD, {"alg": "NONE", "kid": key.kid}),
+        Reason.ALGORITHM_REFUSED,
+    ),
+    "public key as a shared secret": (
+        lambda key, _: forge(
+            PAYLOAD, {"alg": "HS256", "kid": key.kid}, key.key.as_pem(private=False)
+        ),
+        Reason.ALGORITHM_REFUSED,
+    ),
+    "an algorithm of another kind of key": (
+        lambda key, _: forge(PAYLOAD, {"alg": "RS256", "kid": key.kid}, b"x"),
+        Reason.ALGORITHM_REFUSED,
+    ),
+    "no signature": (
+        lambda key, _: forge(PAYLOAD, {"alg": "ES256", "kid": key.kid}),
+        Reason.BAD_SIGNATURE,
+    ),
+    "a signature of the wrong length": (
+        lambda key, _: forge(PAYLOAD, {"alg": "ES256", "kid": key.kid}, b"x"),
+        Reason.BAD_SIGNATURE,
+    ),
+    "another key under the kid": (
+        lambda key, _: sign(PAYLOAD, make_key(key.kid)),
+        Reason.BAD_SIGNATURE,
+    ),
+    "another source's key under the kid": (
+        lambda key, other: sign(PAYLOAD, other, kid=key.kid),
+        Reason.BAD_SIGNATURE,
+    ),
+    "another source's key": (lambda _, other: sign(PAYLOAD, other), Reason.KEY_OF_ANOTHER_SOURCE),
+    "an unknown kid": (lambda key, _: sign(PAYLOAD, key, kid="nobody"), Reason.UNKNOWN_KEY),
+    "no kid": (lambda _, __: forge(PAYLOAD, {"alg": "ES256"}, b"x"), Reason.NO_KID),
+    "a kid that is no text": (
+        lambda _, __: forge(PAYLOAD, {"alg": "ES256", "kid": 7}, b"x"),
+        Reason.NO_KID,
+    ),
+    "an extension": (
+        lambda key, _: forge(
+            PAYLOAD, {"alg": "ES256", "kid": key.kid, "crit": ["b64"], "b64": False}, b"x"
+        ),
+        Reason.BAD_JWS,
+    ),
+    "no jws": (lambda _, __: "not a jws", Reason.BAD_JWS),
+    "two parts": (lambda _, __: "e30.e30", Reason.BAD_JWS),
+    "a header that is no JSON": (lambda _, __: "AAAA.e30.AAAA", Reason.BAD_JWS),
+    "a header of a length that base64 has not": (lambda _, __: "AAAAA.e30.AAAA", Reason.BAD_JWS),
+    "a payload that is a list": (lambda key, _: sign(b"[]", key), Reason.NOT_AN_OBJECT),
+    "a payload that is no JSON": (lambda key, _: sign(b"{", key), Reason.NOT_JSON),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
+def test_a_signature_that_proves_nothing_is_refused_by_name(
+    keyring: Keyring, isv_key: TwinKey, other_key: TwinKey, spoil: Spoil, reason: Reason
+) -> None:
+    """Among them no algorithm, and the public key used as a shared secret."""
+    with pytest.raises(RejectedError) as caught:
+        keyring.verify(spoil(isv_key, other_key), ISV)
+    assert caught.value.reason is reason
+
+
+def test_a_payload_changed_after_signing_is_refused(keyring: Keyring, isv_key: TwinKey) -> None:
+    """One byte is enough."""
+    header, _, signature = sign(PAYLOAD, isv_key).split(".")
+    other = base64.urlsafe_b64encode(b'{"targets": [1]}').rstrip(b"=").decode()
+    with pytest.raises(RejectedError) as caught:
+        keyring.verify(f"{header}.{other}.{signature}", ISV)
+    assert caught.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_a_source_that_nobody_listed_is_refused(keyring: Keyring, isv_key: TwinKey) -> None:
+    """Whatever key it uses."""
+    with pytest.raises(RejectedError) as caught:
+        keyring.verify(sign(PAYLOAD, isv_key), "//grid/v1/isv/stranger")
+    assert caught.value.reason is Reason.UNTRUSTED_SOURCE
+
+
+def test_one_key_stands_for_one_source(tmp_path: Path, isv_key: TwinKey) -> None:
+    """Else a key's holder could speak as another."""
+    path = write_jwks(tmp_path / "keys.json", [isv_key])
+    with pytest.raises(InvalidRequestError, match="one key, one source"):
+        Keyring.from_file(path, {ISV: [isv_key.kid], OTHER_ISV: [isv_key.kid]})
+    with pytest.raises(InvalidRequestError, match="the JWKS lacks"):
+        Keyring.from_file(path, {ISV: ["acme-2"]})
+
+
+def test_keys_that_are_not_fit_to_verify_with_stop_the_start(
+    tmp_path: Path, isv_key: TwinKey
+) -> None:
+    """A shared secret, a private key, a weak curve, a key without a name, a key twice."""
+    public = isv_key.public_jwk()
+    for keys in (
+        [{"kty": "oct", "k": "c2VjcmV0", "kid": "s"}],
+        [isv_key.key.as_dict(private=True) | {"kid": "p"}],
+        [public | {"crv": "secp256k1"}],
+        [{name: public[name] for name in public if name != "kid"}],
+        [public, public],
+        [public | {"use": "enc"}],
+        [public | {"alg": "ES384"}],
+        ["key"],
+    ):
+        path = tmp_path / "bad.json"
+        path.write_text(json.dumps({"keys": keys}))
+        with pytest.raises(InvalidRequestError):
+            Keyring.from_file(path, {})
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        Keyring.from_file(tmp_path / "absent.json", {})
+
+
+def test_what_the_signer_signs_the_keyring_verifies(
+    tmp_path: Path, keyring: Keyring, isv_key: TwinKey
+) -> None:
+    """The writing half, from a file that only we can read."""
+    path = tmp_path / "private.json"
+    path.write_text(json.dumps(isv_key.key.as_dict(private=True) | {"kid": isv_key.kid}))
+    signed = Signer.from_file(path).sign({"targets": [{"limit": 1}]})
+    assert keyring.verify(signed, ISV) == {"targets": [{"limit": 1}]}
+    path.write_text(json.dumps(jwks([isv_key])["keys"][0]))
+    with pytest.raises(InvalidRequestError, match="public"):
+        Signer.from_file(path)
+
+
+def test_an_event_is_taken_once(isv_key: TwinKey) -> None:
+    """By its id, and by its signature in a new envelope, which nobody signed."""
+    guard = ReplayGuard(300.0)
+    event_id, compact = str(uuid.uuid4()), sign(PAYLOAD, isv_key)
+    guard.take(event_id, START, compact, START)
+    for again, signature in (
+        (event_id, compact),
+        (event_id, sign(PAYLOAD, isv_key)),
+        (str(uuid.uuid4()), compact),
+        (str(uuid.uuid4()), respelt(compact)),
+    ):
+        with pytest.raises(RejectedError) as caught:
+            guard.take(again, START, signature, START)
+        assert caught.value.reason is Reason.REPLAYED
+    guard.take(str(uuid.uuid4()), START, sign(PAYLOAD, isv_key), START)
+
+
+def test_a_respelt_signature_verifies_and_is_still_the_same(
+    keyring: Keyring, isv_key: TwinKey
+) -> None:
+    """For every ECDSA signature anyone can compute a second one."""
+    compact = sign(PAYLOAD, isv_key)
+    assert respelt(compact) != compact
+    assert keyring.verify(respelt(compact), ISV) == {"targets": []}
+    assert fingerprint(respelt(compact)) == fingerprint(compact)
+
+
+def respelt(compact: str) -> str:
+    """The same ECDSA signature as (r, n - s)."""
+    signed, _, encoded = compact.rpartition(".")
+    raw = base64.urlsafe_b64decode(encoded + "==")
+    twin = raw[:32] + (P256_ORDER - int.from_bytes(raw[32:])).to_bytes(32)
+    return f"{signed}.{base64.urlsafe_b64encode(twin).rstrip(b'=').decode()}"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "reason"), [(301.0, Reason.TOO_OLD), (-6.0, Reason.IN_THE_FUTURE)]
+)
+def test_an_event_of_another_time_is_refused(age_s: float, reason: Reason) -> None:
+    """Older than it would be remembered, or not yet due."""
+    guard = ReplayGuard(300.0)
+    guard.check_time(START - timedelta(seconds=299), START)
+    guard.check_time(START + timedelta(seconds=4), START)
+    with pytest.raises(RejectedError) as caught:
+        guard.check_time(START - timedelta(seconds=age_s), START)
+    assert caught.value.reason is reason
+
+
+def test_a_flood_makes_the_guard_stricter_never_forgetful(
+    isv_key: TwinKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an id had to be forgotten, everything as old as it is refused."""
+    monkeypatch.setattr("interlock_servers.flex.signatures.MAX_REMEMBERED", 3)
+    guard = ReplayGuard(300.0)
+    events = [(str(uuid.uuid4()), START + timedelta(seconds=n)) for n in range(5)]
+    for event_id, sent_at in events:
+        guard.take(event_id, sent_at, sign(PAYLOAD, isv_key), START)
+    for event_id, sent_at in events:
+        with pytest.raises(RejectedError) as caught:
+            guard.take(event_id, sent_at, sign(PAYLOAD, isv_key), START)
+        assert caught.value.reason in {Reason.REPLAYED, Reason.TOO_OLD}
+
+
+def test_settings_name_sources_and_feeds_that_can_be(
+    settings: MakeSettings,
+) -> None:
+    """A source is written as it stands on the wire."""
+    good = settings("mqtt://127.0.0.1:1883").model_dump()
+    wrongs: list[dict[str, Any]] = [
+        {"trusted": {"acme-energy": ("acme-1",)}},
+        {"trusted": {ISV: ()}},
+        {"trusted": {}},
+        {"feeds": ("main-a", "main-a")},
+        {"feeds": ()},
+        {"replay_window_s": 0.0},
+        {"cpc_id": "a/b"},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="validation error"):
+            FlexSettings.model_validate(good | wrong)

@@ -1,0 +1,142 @@
+"""What the guard learns of a site's power, and how it can tell one state from another."""
+
+import json
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from interlock_plant import Fault, FaultKind, Plant
+from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.models import Entity, Level, Topology, power_tree
+from interlock_servers.maxlps.twin import DpsTwin, TwinFault
+from interlock_tools.errors import ComponentError
+from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
+from interlock_tools.identity import Target
+from tests.servers.maxlps.conftest import START, WakefulClock
+
+PATIENCE_S = 20.0
+SITE = Target(kind="site", id="hall")
+
+
+async def ask(dps: DpsClient, kind: str) -> Fact:
+    """One fact of the site, which must be known."""
+    with anyio.fail_after(PATIENCE_S):
+        answer = await MaxlpsFacts(dps, "hall").fact(FactNeed(kind=kind, subject=SITE, max_age_s=9))
+    assert isinstance(answer, Fact)
+    json.dumps(answer.value)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "nature"),
+    [
+        ("power.topology", Nature.IDENTITY),
+        ("power.groups", Nature.IDENTITY),
+        ("power.gpu_limits", Nature.MEASUREMENT),
+    ],
+)
+async def test_a_fact_says_where_it_came_from_and_of_when_it_is(
+    dps: DpsClient, clock: WakefulClock, kind: str, nature: Nature
+) -> None:
+    clock.advance(30)
+    fact = await ask(dps, kind)
+    assert (fact.origin, fact.nature, fact.subject) == ("maxlps", nature, SITE)
+    assert fact.observed_at == START + timedelta(seconds=30)
+    assert fact.version == (await ask(dps, kind)).version
+
+
+async def test_a_fact_is_as_old_as_its_answer_and_not_as_the_question(
+    dps: DpsClient, twin: DpsTwin
+) -> None:
+    twin.inject(TwinFault.UNAVAILABLE, times=1)
+    fact = await ask(dps, "power.groups")
+    assert fact.observed_at == START + timedelta(seconds=1)
+
+
+async def test_limits_are_given_per_gpu_and_change_their_version(dps: DpsClient) -> None:
+    before = await ask(dps, "power.gpu_limits")
+    await dps.set_gpu_limits({"node-001": {2: 400.0}})
+    after = await ask(dps, "power.gpu_limits")
+    node = after.value["node-001"]
+    assert node["set_w"] == [700.0, 700.0, 400.0, *[700.0] * 5]
+    assert (node["min_w"], node["max_w"], len(node["power_w"])) == (200.0, 700.0, 8)
+    assert before.version != after.version
+    assert set(after.value) == {f"node-{number:03d}" for number in range(1, 13)}
+
+
+async def test_the_limits_of_a_dark_node_are_null(dps: DpsClient, plant: Plant) -> None:
+    plant.inject(Fault(FaultKind.NODE_DOWN, "node-003"))
+    value = (await ask(dps, "power.gpu_limits")).value["node-003"]
+    nothing = [None] * 8
+    assert value == {"set_w": nothing, "min_w": None, "max_w": None, "power_w": nothing}
+
+
+async def test_groups_and_topology_are_whole(dps: DpsClient) -> None:
+    groups = (await ask(dps, "power.groups")).value
+    root = (await ask(dps, "power.topology")).value["root"]
+    assert [group["name"] for group in groups] == ["chat", "pretrain"]
+    assert groups[0]["slo_floor"] == 0.95
+    feed = root["children"][0]
+    assert (root["level"], feed["level"], feed["budget_w"]) == ("site", "feed", 132_000.0)
+
+
+async def test_another_site_and_another_kind_are_unknown(dps: DpsClient) -> None:
+    facts = MaxlpsFacts(dps, "hall")
+    elsewhere = FactNeed(kind="power.groups", subject=Target(kind="site", id="other"), max_age_s=9)
+    other_kind = FactNeed(kind="power.colour", subject=SITE, max_age_s=9)
+    with anyio.fail_after(PATIENCE_S):
+        assert isinstance(await facts.fact(elsewhere), Unknown)
+        assert isinstance(await facts.fact(other_kind), Unknown)
+
+
+def test_another_budget_is_another_topology_even_under_the_same_hash() -> None:
+    """What DPS's hash covers is not public; a vote on 200 kW must not stand for 100 kW."""
+    versions = set()
+    for budget_w in (100e3, 200e3):
+        entities = [
+            Entity("site", "PowerDomain", budget_w, ("node",)),
+            Entity("node", "ComputerSystem", None, ()),
+        ]
+        versions.add(Topology("t", "same", power_tree("t", entities)).version)
+    assert len(versions) == 2
+
+
+def test_several_power_domains_hang_under_a_site_without_a_budget() -> None:
+    entities = [
+        Entity("feed-a", "PowerDomain", 1e5, ("rack-1",)),
+        Entity("feed-b", "PowerDomain", 1e5, ()),
+        Entity("rack-1", "PowerDistribution", None, ("n1",)),
+        Entity("n1", "ComputerSystem", None, ()),
+    ]
+    root = power_tree("lab", entities)
+    assert (root.name, root.level, root.budget_w) == ("lab", Level.SITE, None)
+    levels = [(node.name, node.level.value) for node in root.walk()]
+    assert levels[1:] == [
+        ("feed-a", "feed"),
+        ("rack-1", "rack"),
+        ("n1", "node"),
+        ("feed-b", "feed"),
+    ]
+
+
+def entity(name: str, *children: str) -> Entity:
+    """A distribution with these children."""
+    return Entity(name, "PowerDistribution", 1e3, children)
+
+
+@pytest.mark.parametrize(
+    ("entities", "why"),
+    [
+        ([], "twice, or none"),
+        ([entity("a"), entity("a")], "twice"),
+        ([entity("a", "b")], "does not hold"),
+        ([entity("a", "c"), entity("b", "c"), entity("c")], "two parents"),
+        ([entity("a"), entity("b", "c"), entity("c", "b")], "circle"),
+        ([entity(f"e{n}", f"e{n + 1}") for n in range(40)] + [entity("e40")], "deeper"),
+    ],
+)
+def test_what_is_no_tree_is_refused(entities: list[Entity], why: str) -> None:
+    with pytest.raises(ComponentError, match=why):
+        power_tree("lab", entities)
