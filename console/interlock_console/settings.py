@@ -95,13 +95,17 @@ def parse(document: dict[str, Any], name: str) -> InterlockSettings:
         raise InvalidRequestError(f"{name}: {wrong}") from None
 
 
-def local_person(settings: InterlockSettings) -> Principal:
-    """The user of this machine, with the roles that the settings give them."""
-    user = getpass.getuser()
+def local_person(roles: frozenset[str]) -> Principal:
+    """The user of this machine, as a person who votes with these roles."""
     return Principal(
-        id=f"person:{user}",
+        id=f"person:{getpass.getuser()}",
         kind=PrincipalKind.PERSON,
         authenticated_by="cli:local-user",
-        roles=settings.people.get(user, frozenset()),
+        roles=roles,
         scopes=frozenset({"interlock:read", "interlock:propose"}),
     )
+
+
+def roles_of_user(settings: InterlockSettings) -> frozenset[str]:
+    """The roles that the settings give the user of this machine."""
+    return settings.people.get(getpass.getuser(), frozenset())

@@ -16,7 +16,7 @@ from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.rules import SiteRules
-from interlock_guardrails.stop import StopState, write_stop
+from interlock_guardrails.stop import StopState, record_stop
 from interlock_guardrails.store import Store
 from interlock_policies.decide import decide
 from interlock_policies.gate import PolicyGate
@@ -170,7 +170,7 @@ class Guard:
 
     async def stop(self, by: Principal, why: str) -> StopState:
         """Hold everything that has not begun; what runs is finished to its verification."""
-        return await self._write_stop(stopped=True, by=by, why=why)
+        return await record_stop(self.store, self.ledger, self.clock, by, stopped=True, why=why)
 
     async def resume(self, by: Principal, why: str) -> StopState:
         """Let changes begin again.
@@ -178,20 +178,9 @@ class Guard:
         Raises:
             InvalidRequestError: only a person may resume.
         """
-        state = await self._write_stop(stopped=False, by=by, why=why)
+        state = await record_stop(self.store, self.ledger, self.clock, by, stopped=False, why=why)
         self.wake_worker()
         return state
-
-    async def _write_stop(self, *, stopped: bool, by: Principal, why: str) -> StopState:
-        now = self.clock.now()
-
-        def transact(connection: Connection) -> StopState:
-            state = write_stop(connection, stopped=stopped, by=by, why=why, now=now)
-            body = {"stopped": stopped, "by": by.id, "why": why}
-            self.ledger.append(connection, RecordKind.STOP, body)
-            return state
-
-        return await self.store.write(transact)
 
     def wake_worker(self) -> None:
         """Say that something may be ready to execute."""

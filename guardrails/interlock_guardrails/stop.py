@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Boolean, Column, Connection, Float, Integer, String, Table, select
 
+from interlock_guardrails.ledger.ledger import Ledger
+from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.metadata import metadata
+from interlock_guardrails.store import Store
+from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
 
@@ -26,6 +30,24 @@ class StopState(NamedTuple):
     stopped: bool
     by: str
     why: str
+
+
+async def record_stop(
+    store: Store, ledger: Ledger, clock: Clock, by: Principal, *, stopped: bool, why: str
+) -> StopState:
+    """Stop or resume, in one transaction with its ledger record.
+
+    Raises:
+        InvalidRequestError: anyone may stop, but only a person may resume.
+    """
+    now = clock.now()
+
+    def transact(connection: Connection) -> StopState:
+        state = write_stop(connection, stopped=stopped, by=by, why=why, now=now)
+        ledger.append(connection, RecordKind.STOP, {"stopped": stopped, "by": by.id, "why": why})
+        return state
+
+    return await store.write(transact)
 
 
 def read_stop(connection: Connection) -> StopState:

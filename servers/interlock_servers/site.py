@@ -1,9 +1,11 @@
 """One site put together: components, guard, worker and ledger, on one injected clock."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 from pydantic import BaseModel, ConfigDict
@@ -65,6 +67,20 @@ class Site:
     ledger: Ledger
     ledger_key: str
     faces: dict[str, Face] = field(default_factory=dict)
+    health: list[Callable[[], "Connection"]] = field(default_factory=list)
+
+
+class Connection(NamedTuple):
+    """What one component's connection is like now."""
+
+    component: str
+    works: bool
+    says: str
+
+
+def connections(site: Site) -> list[Connection]:
+    """How each configured component answers at this moment."""
+    return [ask() for ask in site.health]
 
 
 @dataclass
@@ -137,6 +153,7 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         )
         if exchange is not None:
             site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
+            site.health.append(partial(_exchange_health, exchange))
         if dps is not None:
             site.faces["maxlps"] = maxlps_face(
                 operations,
@@ -145,8 +162,10 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
                 guard=guard,
                 who=who,
             )
+            site.health.append(partial(Connection, "maxlps", True, "DPS answers by reflection"))
         if flex is not None:
             site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
+            site.health.append(partial(_flex_health, flex))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(Worker(guard).run)
         try:
@@ -160,3 +179,24 @@ def _key(name: str, path: Path) -> Signer:
     if not path.exists():
         Signer.generate(name).save(path)
     return Signer.load(name, path)
+
+
+def _exchange_health(client: ExchangeClient) -> Connection:
+    ingest, beats = client.ingest(), client.heartbeats()
+    if not ingest.bus.connected:
+        return Connection("exchange", False, ingest.bus.last_error or "the bus is not connected")
+    if not ingest.points:
+        return Connection("exchange", False, "connected, but no point was described yet")
+    alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
+    return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}")
+
+
+def _flex_health(client: FlexClient) -> Connection:
+    health = client.health()
+    if health.why_not is not None:
+        return Connection("flex", False, health.why_not)
+    return Connection("flex", True, f"verified targets only, from {', '.join(_sources(client))}")
+
+
+def _sources(client: FlexClient) -> list[str]:
+    return sorted(client.settings.trusted)

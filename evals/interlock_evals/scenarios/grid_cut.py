@@ -21,8 +21,8 @@ from interlock_agents.connection import Servers, connect
 from interlock_agents.power import Note, PowerAgent
 from interlock_evals.factory import Factory, running_factory
 from interlock_evals.personas import OperatorPersona
+from interlock_evals.traces import load_trace
 from interlock_guardrails.rules import SiteRules
-from interlock_plant.trace import RequestTrace
 from interlock_servers.serving import Served, agent_principal, serve_http
 from interlock_servers.site import SiteSettings
 from interlock_servers.transports.broker import Kind
@@ -95,16 +95,20 @@ async def run_grid_cut(
     watch: Watch = lambda frame: None,
     tell: Callable[[Note], None] = lambda note: None,
     persona: Persona | None = None,
-    trace: RequestTrace | None = None,
+    trace: Path | None = None,
     broker: Kind | None = None,
     seed: int = 0,
 ) -> Outcome:
     """Run the story at `rate` simulated seconds a second; the store and export go to `folder`.
 
+    `trace` names a request trace that drives the serving load.
+
     Raises:
+        InvalidRequestError: the trace cannot be read or is malformed.
         UnavailableError: a broker or server did not come up.
     """
     outcome = Outcome()
+    requests = None if trace is None else load_trace(trace)
 
     def keep(note: Note) -> None:
         outcome.notes.append(note)
@@ -114,7 +118,7 @@ async def run_grid_cut(
     clock = ScaledClock.starting_now(epoch, rate)
     async with AsyncExitStack() as stack:
         factory = await stack.enter_async_context(
-            running_factory(clock, seed=seed, trace=trace, broker=broker)
+            running_factory(clock, seed=seed, trace=requests, broker=broker)
         )
         outcome.broker = factory.addresses.broker
         settings = _settings(factory, folder, times)

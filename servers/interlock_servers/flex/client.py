@@ -154,7 +154,7 @@ class FlexClient:
         return self._store.feed_states()
 
     def breaches(self) -> tuple[PowerBreach, ...]:
-        """The last word on each breach, newest first."""
+        """The last word on each breach, the one detected last first."""
         return self._store.breaches()
 
     def enforcements(self) -> tuple[Enforcement, ...]:

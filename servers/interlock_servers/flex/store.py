@@ -224,9 +224,10 @@ class FlexStore:
             return dict(self._states)
 
     def breaches(self) -> tuple[PowerBreach, ...]:
-        """The last word on each breach, newest first."""
+        """The last word on each breach, the one detected last first."""
         with self._lock:
-            return tuple(reversed(self._breaches.values()))
+            heard = list(self._breaches.values())
+        return tuple(sorted(heard, key=lambda breach: breach.detected_at, reverse=True))
 
     def enforcements(self) -> tuple[Enforcement, ...]:
         """The last word on what was enforced for each breach, newest first."""

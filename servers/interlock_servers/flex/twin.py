@@ -8,6 +8,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -32,6 +33,7 @@ from interlock_servers.flex.twin_wire import (
 )
 from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings
 from interlock_tools.clock import Clock
+from interlock_tools.errors import UnavailableError
 
 __all__ = [
     "AgentFault",
@@ -150,6 +152,14 @@ class FlexAgentTwin:
     def heard(self) -> int:
         """How many messages have come since the start, good or not."""
         return self._heard
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once a broker has accepted it (again).
+
+        Raises:
+            UnavailableError: none did in time.
+        """
+        await self._bus.wait_connected(timeout_s)
 
     async def wait_heard(self, count: int) -> None:
         """Return once `count` messages have come since the start; the caller sets the deadline."""
@@ -289,6 +299,8 @@ class FlexAgentTwin:
             if self._load_w(feed) > target.limit_w:
                 # A target for all feeds is breached once, not once per feed.
                 above.setdefault((target.target_id, feed if target.feeds else ""), feed)
+        for name in [name for name in self._breaches if name not in above]:
+            await self._alert(self._breaches.pop(name), "resolved", now)
         for name, feed in above.items():
             target = self._governing[feed]
             if target is None:
@@ -302,8 +314,6 @@ class FlexAgentTwin:
             elif critical and breach.severity == "warning":
                 breach.severity = "critical"
                 await self._alert(breach, "escalated", now)
-        for name in [name for name in self._breaches if name not in above]:
-            await self._alert(self._breaches.pop(name), "resolved", now)
 
     async def _alert(self, breach: _Breach, status: str, now: datetime) -> None:
         details = {"breach_id": breach.breach_id, "detected_at": iso(breach.detected_at)}
@@ -334,4 +344,5 @@ class FlexAgentTwin:
             return
         data = sign(json.dumps(payload).encode(), self._key)
         message = event(kind, self.source, subject, self._plant.now, data, None)
-        await self._bus.publish(f"{self._root}/{tail}", json.dumps(message).encode(), qos=qos)
+        with suppress(UnavailableError):  # an agent that cannot be heard goes on all the same
+            await self._bus.publish(f"{self._root}/{tail}", json.dumps(message).encode(), qos=qos)

@@ -96,29 +96,28 @@ def pool_of(files: Mapping[str, FileDescriptorProto]) -> DescriptorPool:
 def why_absent(message: Descriptor, path: str) -> str | None:
     """What is not there of a field path, or None where all of it is."""
     names, _, kind = path.partition(":")
-    field: FieldDescriptor | None = None
     inside: Descriptor | None = message
+    where = message.full_name
     for step in names.split("."):
         name = step.rstrip("[]{}?")
-        field = inside.fields_by_name.get(name) if inside is not None else None
-        where = f"field {inside.full_name if inside else message.full_name}.{name}"
-        if field is None:
-            return where
-        inside = field.message_type
+        if inside is None or name not in inside.fields_by_name:
+            return f"field {where}.{name}"
+        field = inside.fields_by_name[name]
+        where, inside = field.full_name, field.message_type
         is_map = inside is not None and inside.GetOptions().map_entry
-        if step.endswith("{}") != is_map or (step.endswith("[]")) != (
-            field.is_repeated and not is_map
-        ):
-            return f"{where} as {'a map' if '{' in step else 'a list' if '[' in step else 'one'}"
+        form = "a map" if is_map else "a list" if field.is_repeated else "one"
+        wanted = "a map" if step.endswith("{}") else "a list" if step.endswith("[]") else "one"
+        if form != wanted:
+            return f"field {where} as {wanted}"
         if step.endswith("?") and not field.has_presence:
-            return f"{where} that can be absent"
+            return f"field {where} that can be absent"
         if is_map and inside is not None:
-            inside = inside.fields_by_name["value"].message_type
-    if field is None or not kind:
+            field = inside.fields_by_name["value"]
+            inside = field.message_type
+    if not kind:
         return None
-    fits = (
-        inside is not None and inside.full_name == _KNOWN_MESSAGES[kind]
-        if kind in _KNOWN_MESSAGES
-        else field.type in _KINDS[kind]
-    )
-    return None if fits else f"field {field.full_name} as {kind}"
+    if kind in _KNOWN_MESSAGES:
+        fits = inside is not None and inside.full_name == _KNOWN_MESSAGES[kind]
+    else:
+        fits = field.type in _KINDS[kind]
+    return None if fits else f"field {where} as {kind}"

@@ -98,6 +98,10 @@ class Bench:
             await self.agent.wait_heard(before + 1)
         return correlation_id
 
+    def cap_all(self, cap_w: float) -> None:
+        """Cap every GPU: 700 W is 16.9 kW for the site, 200 W is 7.1 kW."""
+        self.plant.command_caps(range(self.plant.site.gpu_count), cap_w)
+
     async def seconds(self, count: int) -> None:
         """Let plant, clock and agent go on together."""
         for _ in range(count):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -37,8 +38,13 @@ def clock() -> WakefulClock:
 
 @pytest.fixture
 def site() -> SiteSpec:
-    """Twelve nodes in two racks under one PDU and one feed."""
-    return hall_site(12)
+    """Twelve nodes in two racks; with every GPU at its greatest they need 101 kW of 100."""
+    hall = hall_site(12)
+    return replace(
+        hall,
+        pdus=tuple(replace(pdu, rating_w=100_000.0) for pdu in hall.pdus),
+        feeds=tuple(replace(feed, rating_w=120_000.0) for feed in hall.feeds),
+    )
 
 
 @pytest.fixture
@@ -83,9 +89,11 @@ async def any_dps(
 ) -> AsyncIterator[DpsClient]:
     """The twin always; a real DPS where INTERLOCK_DPS_ADDRESS names one. For reads only."""
     if request.param == "twin":
-        async with DpsTwin(plant, clock) as running:
-            async with DpsClient(settings_for(running.address), clock) as client:
-                yield client
+        async with (
+            DpsTwin(plant, clock) as running,
+            DpsClient(settings_for(running.address), clock) as client,
+        ):
+            yield client
         return
     address = os.environ.get("INTERLOCK_DPS_ADDRESS", "")
     if not address:

@@ -40,6 +40,7 @@ async def ask(dps: DpsClient, kind: str) -> Fact:
 async def test_a_fact_says_where_it_came_from_and_of_when_it_is(
     dps: DpsClient, clock: WakefulClock, kind: str, nature: Nature
 ) -> None:
+    """And the same state twice has the same version."""
     clock.advance(30)
     fact = await ask(dps, kind)
     assert (fact.origin, fact.nature, fact.subject) == ("maxlps", nature, SITE)
@@ -50,12 +51,14 @@ async def test_a_fact_says_where_it_came_from_and_of_when_it_is(
 async def test_a_fact_is_as_old_as_its_answer_and_not_as_the_question(
     dps: DpsClient, twin: DpsTwin
 ) -> None:
+    """A retry took a second; the answer is of afterwards."""
     twin.inject(TwinFault.UNAVAILABLE, times=1)
     fact = await ask(dps, "power.groups")
     assert fact.observed_at == START + timedelta(seconds=1)
 
 
 async def test_limits_are_given_per_gpu_and_change_their_version(dps: DpsClient) -> None:
+    """A list by GPU id, for every node of the topology."""
     before = await ask(dps, "power.gpu_limits")
     await dps.set_gpu_limits({"node-001": {2: 400.0}})
     after = await ask(dps, "power.gpu_limits")
@@ -67,6 +70,7 @@ async def test_limits_are_given_per_gpu_and_change_their_version(dps: DpsClient)
 
 
 async def test_the_limits_of_a_dark_node_are_null(dps: DpsClient, plant: Plant) -> None:
+    """Unknown is a value of its own."""
     plant.inject(Fault(FaultKind.NODE_DOWN, "node-003"))
     value = (await ask(dps, "power.gpu_limits")).value["node-003"]
     nothing = [None] * 8
@@ -74,15 +78,17 @@ async def test_the_limits_of_a_dark_node_are_null(dps: DpsClient, plant: Plant) 
 
 
 async def test_groups_and_topology_are_whole(dps: DpsClient) -> None:
+    """Names, promises, levels and budgets arrive as JSON."""
     groups = (await ask(dps, "power.groups")).value
     root = (await ask(dps, "power.topology")).value["root"]
     assert [group["name"] for group in groups] == ["chat", "pretrain"]
     assert groups[0]["slo_floor"] == 0.95
     feed = root["children"][0]
-    assert (root["level"], feed["level"], feed["budget_w"]) == ("site", "feed", 132_000.0)
+    assert (root["level"], feed["level"], feed["budget_w"]) == ("site", "feed", 120_000.0)
 
 
 async def test_another_site_and_another_kind_are_unknown(dps: DpsClient) -> None:
+    """A source answers for what it sees, and says what it does not."""
     facts = MaxlpsFacts(dps, "hall")
     elsewhere = FactNeed(kind="power.groups", subject=Target(kind="site", id="other"), max_age_s=9)
     other_kind = FactNeed(kind="power.colour", subject=SITE, max_age_s=9)
@@ -104,6 +110,7 @@ def test_another_budget_is_another_topology_even_under_the_same_hash() -> None:
 
 
 def test_several_power_domains_hang_under_a_site_without_a_budget() -> None:
+    """No budget is made up for a root that DPS does not have."""
     entities = [
         Entity("feed-a", "PowerDomain", 1e5, ("rack-1",)),
         Entity("feed-b", "PowerDomain", 1e5, ()),
@@ -138,5 +145,6 @@ def entity(name: str, *children: str) -> Entity:
     ],
 )
 def test_what_is_no_tree_is_refused(entities: list[Entity], why: str) -> None:
+    """Budgets add up on trees only."""
     with pytest.raises(ComponentError, match=why):
         power_tree("lab", entities)

@@ -12,12 +12,14 @@ from interlock_tools.power_curve import DECODE, FLOOR_RATIO, TRAINING, throughpu
     [("train", 0.90), ("prefill", 0.95), ("batch", 0.95), ("serving", 0.874), ("dev", 0.45)],
 )
 def test_each_class_has_its_share_of_tdp_and_a_source(workload_class: str, share: float) -> None:
+    """A number without a source is not a prior."""
     prior = prior_of(workload_class)
     assert prior.natural_share == pytest.approx(share)
     assert prior.source
 
 
 def test_serving_draws_with_its_load() -> None:
+    """The measured line, and nothing outside it."""
     serving = prior_of("serving")
     assert serving.share_at(0.0) == pytest.approx(0.590)
     assert serving.share_at(0.5) == pytest.approx(0.732)
@@ -27,6 +29,7 @@ def test_serving_draws_with_its_load() -> None:
 
 
 def test_latency_bound_work_loses_more_under_a_cap() -> None:
+    """That decode tolerates capping is only true of caps that do not bind."""
     assert prior_of("serving").curve == DECODE
     assert prior_of("train").curve == TRAINING
     assert prior_of("serving").gamma > prior_of("train").gamma
@@ -44,6 +47,7 @@ def test_work_that_nobody_named_is_taken_to_draw_its_full_rating(
 
 
 def test_every_prior_fits_the_curve() -> None:
+    """The curve ends at half of natural draw; every prior still works there."""
     for name, prior in PRIORS.items():
         natural_w = 700.0 * prior.natural_share
         at_floor = throughput(FLOOR_RATIO * natural_w, natural_w, prior.p0, prior.gamma)

@@ -1,0 +1,138 @@
+"""Commands that keep running: serve a site, serve a component, run the simulated factory."""
+
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+
+from interlock_console.settings import InterlockSettings, local_person, roles_of_user
+from interlock_evals.factory import Addresses, running_factory
+from interlock_guardrails.rules import SiteRules
+from interlock_servers.serving import agent_principal, serve_http, serve_stdio
+from interlock_servers.site import SiteSettings, connections, open_site
+from interlock_servers.transports.broker import Kind
+from interlock_tools.clock import Clock, ScaledClock, SystemClock
+from interlock_tools.errors import InvalidRequestError
+
+TWIN_EPOCH = datetime.fromisoformat("2026-01-15T14:00:00+00:00")
+SETTLE_LOOKS, LOOK_EVERY_S = 60, 0.25  # how long a component may take to be heard
+
+
+async def serve_until_interrupted(console: Console, settings: InterlockSettings) -> int:
+    """Serve all configured components over HTTP.
+
+    Raises:
+        FactoryError: a component, the policy or the port is not usable.
+    """
+    http = settings.http
+    async with serve_http(
+        settings.for_site(), SystemClock(), host=http.host, port=http.port
+    ) as served:
+        if not served.site.faces:
+            raise InvalidRequestError("no component is configured; add a table such as [exchange]")
+        for name, url in served.urls().items():
+            console.print(f"{name:<10} {url}", markup=False)
+        owner = local_person(frozenset()).id
+        token = served.token(agent_principal("local", owner))
+        console.print(f"bundle     {settings.bundle}")
+        console.print("token for an agent of yours, good for an hour:", token, soft_wrap=True)
+        await _interrupted()
+    return 0
+
+
+async def serve_component(
+    component: str, settings: InterlockSettings | None, factory_file: Path | None
+) -> int:
+    """Serve one component over stdio: of a configured site, of a factory, or of one of our own.
+
+    Raises:
+        FactoryError: it cannot be served.
+    """
+    roles = frozenset[str]() if settings is None else roles_of_user(settings)
+    user = local_person(roles)
+    if settings is not None:
+        await serve_stdio(settings.for_site(), SystemClock(), component, user)
+        return 0
+    async with _joined(factory_file) as (addresses, clock):
+        with tempfile.TemporaryDirectory(prefix="interlock-serve-") as folder:
+            site = twin_site(addresses, Path(folder), client_id=f"stdio-{component}")
+            await serve_stdio(site, clock, component, user)
+    return 0
+
+
+async def run_plant(console: Console, file: Path, rate: float, broker: Kind | None) -> int:
+    """Run the factory and write its addresses to `file`, until interrupted.
+
+    Raises:
+        UnavailableError: the broker did not start.
+    """
+    clock = ScaledClock.starting_now(TWIN_EPOCH, rate)
+    async with running_factory(clock, broker=broker) as factory:
+        factory.addresses.save(file)
+        try:
+            console.print(f"factory {factory.addresses.site_id}: addresses in {file}")
+            console.print(f"join it: interlock serve maxlps --stdio --factory {file}")
+            await _interrupted()
+        finally:
+            await anyio.Path(file).unlink(missing_ok=True)
+    return 0
+
+
+async def examine(console: Console, settings: InterlockSettings) -> int:
+    """Say what each configured component answers; 1 if one does not.
+
+    Raises:
+        FactoryError: the policy or the store is not usable, so nothing can be served.
+    """
+    user = local_person(roles_of_user(settings))
+    with tempfile.TemporaryDirectory(prefix="interlock-doctor-") as folder:
+        site_settings = settings.for_site().model_copy(update={"data_dir": Path(folder)})
+        async with open_site(site_settings, SystemClock(), lambda: user) as site:
+            states = connections(site)
+            for _ in range(SETTLE_LOOKS):
+                if all(state.works for state in states):
+                    break
+                await anyio.sleep(LOOK_EVERY_S)
+                states = connections(site)
+    for state in states:
+        mark = "[green]works[/]" if state.works else "[red]does not work[/]"
+        console.print(f"{state.component:<10} {mark}  {state.says}", soft_wrap=True)
+    if not states:
+        console.print("no component is configured; `interlock demo` needs none")
+    return 0 if all(state.works for state in states) else 1
+
+
+def twin_site(addresses: Addresses, data_dir: Path, client_id: str) -> SiteSettings:
+    """A site attached to a simulated factory; everything that changes needs people."""
+    return SiteSettings(
+        rules=SiteRules(site_id=addresses.site_id, gpus=addresses.gpus, hosts=addresses.hosts),
+        bundle="supervised",
+        data_dir=data_dir,
+        exchange=addresses.exchange(client_id),
+        maxlps=addresses.maxlps(),
+        flex=addresses.flex(client_id),
+    )
+
+
+@asynccontextmanager
+async def _joined(file: Path | None) -> AsyncIterator[tuple[Addresses, Clock]]:
+    """The factory of this file, or one of our own for as long as the block lasts."""
+    if file is not None:
+        addresses = Addresses.load(file)
+        yield addresses, addresses.clock()
+        return
+    clock = ScaledClock.starting_now(TWIN_EPOCH, 1.0)
+    async with running_factory(clock) as factory:
+        yield factory.addresses, clock
+
+
+async def _interrupted() -> None:
+    """Return on SIGINT or SIGTERM."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            return
