@@ -86,10 +86,20 @@ def plant(
         "factory.json"
     ),
     rate: Annotated[float, typer.Option(min=0.1, max=100, help="simulated seconds a second")] = 1.0,
-    broker: Annotated[Kind | None, typer.Option(help="the MQTT broker")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="also write settings that attach `up` to it")
+    ] = None,
+    broker: Annotated[Kind | None, typer.Option(help="the MQTT broker to start")] = None,
+    broker_url: Annotated[
+        str | None, typer.Option(help="a broker that runs already, mqtt://host:port")
+    ] = None,
 ) -> None:
     """Run the simulated factory and its twins as a process of their own, until interrupted."""
-    _run(running.run_plant(console, addresses, rate, broker))
+    _run(
+        running.run_plant(
+            console, addresses, settings, rate=rate, broker=broker, broker_url=broker_url
+        )
+    )
 
 
 @app.command()

@@ -1,10 +1,11 @@
 """Commands that keep running: serve a site, serve a component, run the simulated factory."""
 
+import getpass
+import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,6 @@ from interlock_servers.transports.broker import Kind
 from interlock_tools.clock import Clock, ScaledClock, SystemClock
 from interlock_tools.errors import InvalidRequestError
 
-TWIN_EPOCH = datetime.fromisoformat("2026-01-15T14:00:00+00:00")
 SETTLE_LOOKS, LOOK_EVERY_S = 60, 0.25  # how long a component may take to be heard
 
 
@@ -37,10 +37,13 @@ async def serve_until_interrupted(console: Console, settings: InterlockSettings)
             raise InvalidRequestError("no component is configured; add a table such as [exchange]")
         for name, url in served.urls().items():
             console.print(f"{name:<10} {url}", markup=False)
-        owner = local_person(frozenset()).id
-        token = served.token(agent_principal("local", owner))
         console.print(f"bundle     {settings.bundle}")
-        console.print("token for an agent of yours, good for an hour:", token, soft_wrap=True)
+        for name, owner in (settings.agents or {"local": local_person(frozenset()).id}).items():
+            token = served.token(agent_principal(name, owner))
+            console.print(
+                f"token of agent:{name}, good for an hour; {owner} cannot approve for it:"
+            )
+            console.print(token, soft_wrap=True)
         await _interrupted()
     return 0
 
@@ -65,18 +68,31 @@ async def serve_component(
     return 0
 
 
-async def run_plant(console: Console, file: Path, rate: float, broker: Kind | None) -> int:
+async def run_plant(
+    console: Console,
+    file: Path,
+    settings_file: Path | None,
+    *,
+    rate: float,
+    broker: Kind | None,
+    broker_url: str | None,
+) -> int:
     """Run the factory and write its addresses to `file`, until interrupted.
 
+    `settings_file` receives settings that attach a site to it as to a real one.
+
     Raises:
-        UnavailableError: the broker did not start.
+        UnavailableError: the broker did not start, or the one named does not answer.
     """
-    clock = ScaledClock.starting_now(TWIN_EPOCH, rate)
-    async with running_factory(clock, broker=broker) as factory:
+    clock = ScaledClock.starting_now(SystemClock().now(), rate)
+    async with running_factory(clock, broker=broker, broker_url=broker_url) as factory:
         factory.addresses.save(file)
         try:
             console.print(f"factory {factory.addresses.site_id}: addresses in {file}")
             console.print(f"join it: interlock serve maxlps --stdio --factory {file}")
+            if settings_file is not None:
+                await anyio.Path(settings_file).write_text(settings_toml(factory.addresses))
+                console.print(f"attach to it: interlock up --config {settings_file}")
             await _interrupted()
         finally:
             await anyio.Path(file).unlink(missing_ok=True)
@@ -119,6 +135,49 @@ def twin_site(addresses: Addresses, data_dir: Path, client_id: str) -> SiteSetti
     )
 
 
+def settings_toml(addresses: Addresses) -> str:
+    """Settings that attach to a factory as to any real site: brokers, DPS and keys by address.
+
+    They hold for a factory in real time (rate 1), whose clock is the machine's.
+    """
+    trusted = "\n".join(
+        f'"{source}" = {json.dumps(list(kids))}' for source, kids in addresses.trusted.items()
+    )
+    return f"""\
+bundle = "supervised"
+data_dir = "interlock-data"
+
+[site]
+site_id = "{addresses.site_id}"
+gpus = {addresses.gpus}
+hosts = {addresses.hosts}
+
+[people]
+{getpass.getuser()} = ["operator"]
+
+[agents]
+power = "person:power-team"
+
+[exchange]
+site_id = "{addresses.site_id}"
+mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-exchange" }}
+
+[maxlps]
+site_id = "{addresses.site_id}"
+address = "{addresses.dps}"
+tls = false
+
+[flex]
+site_id = "{addresses.site_id}"
+feeds = {json.dumps(list(addresses.feeds))}
+jwks_file = "{addresses.jwks_file}"
+mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-flex" }}
+
+[flex.trusted]
+{trusted}
+"""
+
+
 @asynccontextmanager
 async def _joined(file: Path | None) -> AsyncIterator[tuple[Addresses, Clock]]:
     """The factory of this file, or one of our own for as long as the block lasts."""
@@ -126,7 +185,7 @@ async def _joined(file: Path | None) -> AsyncIterator[tuple[Addresses, Clock]]:
         addresses = Addresses.load(file)
         yield addresses, addresses.clock()
         return
-    clock = ScaledClock.starting_now(TWIN_EPOCH, 1.0)
+    clock = ScaledClock.starting_now(SystemClock().now(), 1.0)
     async with running_factory(clock) as factory:
         yield factory.addresses, clock
 

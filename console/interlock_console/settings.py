@@ -35,7 +35,8 @@ class HttpSettings(BaseModel):
 class InterlockSettings(BaseModel):
     """The whole file.
 
-    `people` maps a user of this machine to the roles that the user votes with at the CLI.
+    `people` maps a user of this machine to the roles that the user votes with at the CLI; `agents`
+    an agent that may log in to the person who answers for it, and who cannot approve for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class InterlockSettings(BaseModel):
     data_dir: Path = Path("interlock-data")
     http: HttpSettings = HttpSettings()
     people: dict[str, frozenset[str]] = {}
+    agents: dict[str, str] = {}
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None

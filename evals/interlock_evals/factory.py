@@ -121,11 +121,14 @@ async def running_factory(
     seed: int = 0,
     trace: RequestTrace | None = None,
     broker: Kind | None = None,
+    broker_url: str | None = None,
 ) -> AsyncIterator[Factory]:
     """A lab of 64 nodes that runs until the block ends; `trace` drives its serving load.
 
+    It brings a broker of its own, of the kind `broker`, unless `broker_url` names one that runs.
+
     Raises:
-        UnavailableError: the broker did not start.
+        UnavailableError: the broker did not start or does not answer.
     """
     site = lab_site()
     jobs = lab_jobs(site)
@@ -137,7 +140,9 @@ async def running_factory(
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-")))
         jwks_file = write_jwks(folder / "jwks.json", [isv_key, agent_key])
-        address = await stack.enter_async_context(local_broker(broker))
+        address = broker_url
+        if address is None:
+            address = await stack.enter_async_context(local_broker(broker))
         exchange = await stack.enter_async_context(ExchangeTwin(plant, address, clock))
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         grid = GridIsvTwin(address, isv_key, clock, identifier=ISV)

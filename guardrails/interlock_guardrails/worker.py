@@ -21,7 +21,7 @@ from interlock_guardrails.stop import read_stop
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.decision import Answer
-from interlock_tools.errors import ComponentError, ConflictError, FactoryError, UnavailableError
+from interlock_tools.errors import ConflictError, FactoryError
 from interlock_tools.fact import FactSet
 from interlock_tools.operation import Arguments, Happened, Held, Operation, ReadBack, Verdict
 
@@ -149,18 +149,17 @@ class Worker:
     # ── the act ───────────────────────────────────────────────────────────────────────────────
 
     async def _execute(self, change: Change) -> Change:
-        """Act once. Only an answer of the component ends in a known state."""
+        """Act once. Whatever is not a plain success may have half happened, and is read back."""
         operation, arguments = self._parsed(change)
         try:
             with anyio.fail_after(EXECUTE_TIMEOUT_S):
                 answer = await operation.execute(arguments, change.change_id)
-        except (UnavailableError, TimeoutError) as error:
-            why = f"no answer to the act: {str(error) or 'timed out'}"
+        except (FactoryError, TimeoutError) as error:
+            why = f"the act did not end well: {str(error) or 'no answer in time'}"
             return await self._move(change, S.UNKNOWN, why)
-        except ComponentError as error:
-            return await self._move(change, S.UNKNOWN, f"the component failed: {error}")
-        except FactoryError as error:
-            return await self._fail(change, f"the component refused: {error}", undo=False)
+        except Exception:
+            log.exception("an operation broke while it acted")
+            return await self._move(change, S.UNKNOWN, "our own operation broke while it acted")
         return await self._move(
             change,
             S.VERIFYING,

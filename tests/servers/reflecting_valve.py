@@ -96,6 +96,8 @@ class Valve:
     def __init__(self, *codes: grpc.StatusCode) -> None:
         self.codes = list(codes)
         self.details = "because"
+        self.holds = False  # whether calls hang once they have come in
+        self.came_in = anyio.Event()
         self.calls: list[str] = []
         self.tokens: list[str | None] = []
         self.pool = valve_pool()
@@ -104,6 +106,9 @@ class Valve:
     async def _begin(self, name: str, context: Any) -> Any:
         self.calls.append(name)
         self.tokens.append(dict(context.invocation_metadata()).get("authorization"))
+        self.came_in.set()
+        if self.holds:
+            await anyio.sleep_forever()
         if self.codes:
             await context.abort(self.codes.pop(0), self.details)
         return GetMessageClass(self.pool.FindMessageTypeByName("test.Answer"))()

@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -126,7 +127,7 @@ async def test_what_we_need_and_is_absent_is_refused_by_name(need: MethodNeed, n
 async def test_each_code_is_the_error_that_says_what_to_do_next(
     need: MethodNeed, code: grpc.StatusCode, expected: type[FactoryError]
 ) -> None:
-    """CANCELLED too: gRPC's own form of it would end our task instead of failing the call."""
+    """Named by what the caller does next; after a write that may have acted, it says so."""
     fields = {} if need.is_read else {"degrees": [90.0]}
     with anyio.fail_after(PATIENCE_S):
         async with running(Valve(*[code] * 2)) as valve, channel(valve) as connection:
@@ -177,13 +178,41 @@ async def test_arguments_that_do_not_fit_the_message_are_never_sent() -> None:
 
 
 async def test_a_cancelled_caller_stays_cancelled() -> None:
-    """Only the server's CANCELLED is an error; ours ends the task as it should."""
+    """In the middle of a call, the scope that ends it gets its own cancellation back."""
     with anyio.fail_after(PATIENCE_S):
         async with running(Valve()) as valve, channel(valve) as connection:
+            valve.holds = True
             with anyio.CancelScope() as scope:
-                scope.cancel()
-                await connection.unary(READ.path, {}, deadline_s=5)
+                async with anyio.create_task_group() as group:
+                    call = partial(connection.unary, READ.path, {}, deadline_s=15)
+                    group.start_soon(call)
+                    await valve.came_in.wait()
+                    scope.cancel()
     assert scope.cancelled_caught
+    assert valve.calls == ["read"]
+
+
+async def test_a_connection_that_is_closed_under_a_write_leaves_it_unknown() -> None:
+    """The library cancels the call; unchanged, that would end the caller's task without a word."""
+    caught: list[UnavailableError] = []
+
+    async def turn(connection: ReflectedChannel) -> None:
+        try:
+            await connection.unary(TURN.path, {"degrees": [90]}, deadline_s=15)
+        except UnavailableError as error:
+            caught.append(error)
+
+    with anyio.fail_after(PATIENCE_S):
+        async with (
+            running(Valve()) as valve,
+            anyio.create_task_group() as group,
+            channel(valve) as connection,
+        ):
+            valve.holds = True
+            group.start_soon(turn, connection)
+            await valve.came_in.wait()
+    assert len(caught) == 1
+    assert "is unknown: read it back" in str(caught[0])
 
 
 async def test_a_closed_connection_says_that_nothing_was_sent() -> None:

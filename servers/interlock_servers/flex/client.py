@@ -199,9 +199,7 @@ class FlexClient:
 
     def _look(self) -> None:
         connected = self._bus.connected
-        if not connected:
-            self._told = False
-        elif not self._was_connected:
+        if connected and not self._was_connected:
             self._told = not self.settings.needs_snapshot
         if connected != self._was_connected:
             self._was_connected = connected

@@ -243,10 +243,11 @@ class Rejected(_Frozen):
 
 
 class NextLimit(_Frozen):
-    """The next limit that is announced."""
+    """The next limit that is announced, with the id of the newest target behind it."""
 
     limit_w: float
     start: datetime
+    correlation_id: str | None = None
 
 
 class SiteLimit(_Frozen):

@@ -125,7 +125,6 @@ def flex_face(client: FlexClient, *, clock: Clock, guard: Guard, who: WhoCalls) 
         now = clock.now()
         limit, health = client.site_limit(now), client.health()
         coming = limit.upcoming
-        first = next((t for t in client.upcoming(now) if t.limit_w is not None), None)
         return GridLimit(
             observed_at=health.certain_at or now,
             origin="flex",
@@ -141,7 +140,7 @@ def flex_face(client: FlexClient, *, clock: Clock, guard: Guard, who: WhoCalls) 
             else NextLimit(
                 limit_w=coming.limit_w,
                 starts_at=coming.start,
-                correlation_id=None if first is None else first.correlation_id,
+                correlation_id=coming.correlation_id,
             ),
             feed_limits_w={
                 feed: watts for feed, watts in limit.feed_limits_w.items() if watts is not None

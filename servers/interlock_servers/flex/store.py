@@ -202,12 +202,16 @@ class FlexStore:
             until: datetime | None = None
             upcoming: NextLimit | None = None
             for turn in self._turns_after(moment):
-                then_w, _ = self._limit_at(turn)
+                then_w, then = self._limit_at(turn)
                 if then_w == limit_w:
                     continue
                 until = until or turn
                 if then_w is not None:
-                    upcoming = NextLimit(limit_w=then_w, start=turn)
+                    upcoming = NextLimit(
+                        limit_w=then_w,
+                        start=turn,
+                        correlation_id=then.correlation_id if then else None,
+                    )
                     break
             return SiteLimit(
                 limit_w=limit_w,

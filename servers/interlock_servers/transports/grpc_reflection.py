@@ -203,11 +203,11 @@ class ReflectedChannel:
             code, details = error.code(), error.details() or ""
             raise translate(self._component, need, code, details) from error
         except asyncio.CancelledError as error:
-            # gRPC raises this for a CANCELLED that the *server* sent; it must not end our task.
+            # gRPC raises this when the channel is closed under a call; it must not end our task.
             if _is_being_cancelled():
                 raise
             code = grpc.StatusCode.CANCELLED
-            raise translate(self._component, need, code, "cancelled by the peer") from error
+            raise translate(self._component, need, code, "the connection was closed") from error
 
     # ── learning what the server speaks ───────────────────────────────────────────────────────
 

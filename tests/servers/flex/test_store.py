@@ -192,7 +192,7 @@ def test_a_missed_target_is_learned_from_the_agents_state() -> None:
     assert store.take_snapshot([state(A, missed), state(B, missed)], START)
     assert store.site_limit(START).limit_w == 9_000.0
 
-    heard = target(9_000.0, correlation_id=missed.correlation_id)
+    heard = target(9_000.0, correlation_id=missed.correlation_id, sent_at=at(-1))
     store.add_targets([heard], START)
     assert store.targets_in_force(START) == {A: heard, B: heard}
 

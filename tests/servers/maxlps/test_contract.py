@@ -1,4 +1,4 @@
-"""What DPS promises, asked through our client: of the twin always, of a real one when configured."""
+"""What DPS promises, asked through our client: of the twin always, of a real one if configured."""
 
 import math
 

@@ -2,15 +2,20 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 
 from interlock_plant import Fault, FaultKind, Plant
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.models import Entity, Level, Topology, power_tree
 from interlock_servers.maxlps.twin import DpsTwin, TwinFault
+from interlock_servers.maxlps.twin_schema import build_pool
+from interlock_servers.maxlps.wire import entity_of, group_of, node_of
+from interlock_servers.transports.grpc_record import Record
 from interlock_tools.errors import ComponentError
 from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
 from interlock_tools.identity import Target
@@ -148,3 +153,52 @@ def test_what_is_no_tree_is_refused(entities: list[Entity], why: str) -> None:
     """Budgets add up on trees only."""
     with pytest.raises(ComponentError, match=why):
         power_tree("lab", entities)
+
+
+def message(name: str) -> Any:
+    """An empty message of DPS."""
+    return GetMessageClass(build_pool().FindMessageTypeByName(f"nvidia.dcpower.v1.{name}"))()
+
+
+@pytest.mark.parametrize(
+    "power",
+    [
+        {"Value": 100, "Type": "kW"},
+        {"Value": 100_000, "Type": "VA"},
+        {"Value": 80, "Type": "%"},
+        {"Value": 100_000},
+        {"Value": "100000", "Type": "W"},
+        {"Value": -1, "Type": "W"},
+    ],
+)
+def test_a_budget_that_is_not_in_watts_is_refused_and_not_guessed(power: dict[str, Any]) -> None:
+    """A thousandfold misread in either direction would pass for a number of watts."""
+    raw = message("TopologyEntity")
+    raw.entity.update({"Name": "pdu", "Type": "PowerDistribution"})
+    assert entity_of(Record(raw)).budget_w is None
+    raw.entity.update({"Constraints": {"PowerValue": power}})
+    with pytest.raises(ComponentError, match="not in watts"):
+        entity_of(Record(raw))
+
+
+@pytest.mark.parametrize("floor", ["often", 1.5, 0, -0.5, True, ["0.9"]])
+def test_a_promise_that_cannot_be_read_is_not_no_promise(floor: Any) -> None:
+    """Its owner meant something; capping as if there were none would break it."""
+    raw = message("ResourceGroupInfo")
+    raw.group_name = "chat"
+    raw.properties.update({"slo_floor": "0.95"})
+    assert group_of(Record(raw)).slo_floor == 0.95
+    raw.properties.update({"slo_floor": floor})
+    with pytest.raises(ComponentError, match="slo_floor"):
+        group_of(Record(raw))
+
+
+@pytest.mark.parametrize("ids", [("0", "0"), ("8",), ("GPU-0",), ("",)])
+def test_gpus_that_cannot_be_told_apart_are_refused(ids: tuple[str, ...]) -> None:
+    """A limit would go to another GPU than the one it was read from."""
+    raw = message("NodeMetrics")
+    raw.name, raw.num_gpus = "node-001", 8
+    for gpu_id in ids:
+        raw.gpus.add(id=gpu_id)
+    with pytest.raises(ComponentError, match="node-001"):
+        node_of(Record(raw))
