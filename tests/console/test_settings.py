@@ -1,0 +1,92 @@
+"""A settings file with a mistake is an error that says where, and nothing is started."""
+
+from pathlib import Path
+
+import pytest
+
+from interlock_console.settings import load
+from interlock_tools.errors import InvalidRequestError
+
+GOOD = """
+bundle = "supervised"
+
+[site]
+site_id = "lab"
+gpus = 512
+hosts = 64
+
+[exchange]
+site_id = "lab"
+mqtt = { brokers = ["mqtt://127.0.0.1:1883"], client_id = "interlock-exchange" }
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """A settings file with this text."""
+    path = folder / "interlock.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_good_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    """What is left out has the safe default: nothing but reads, on loopback."""
+    settings = load(written(tmp_path, GOOD))
+
+    assert settings.site.gpus == 512
+    assert settings.http.host == "127.0.0.1"
+    assert settings.exchange is not None
+    assert settings.maxlps is None
+
+
+def test_without_a_bundle_a_site_is_only_observed(tmp_path: Path) -> None:
+    """Attached to real components, Interlock changes nothing until somebody says so."""
+    assert load(written(tmp_path, GOOD.replace('bundle = "supervised"', ""))).bundle == "observe"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("gpus = 512", "gpu = 512"), r"\[site.gpu\]"),
+        (("gpus = 512", 'gpus = "many"'), r"\[site.gpus\]"),
+        (("[exchange]", "[exhcange]"), r"\[exhcange\]"),
+        (("mqtt://127.0.0.1:1883", "127.0.0.1:1883"), "mqtt://"),
+        (("client_id =", 'password = "x", client_id ='), r"\[exchange.mqtt.password\]"),
+        (("[site]", "[site"), "not TOML"),
+        (("gpus = 512", "gpus = -1"), r"\[site.gpus\]"),
+    ],
+    ids=[
+        "typo in key",
+        "wrong type",
+        "typo in table",
+        "bad URL",
+        "secret inline",
+        "syntax",
+        "range",
+    ],
+)
+def test_a_mistake_is_named_with_its_place(
+    tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    """File, table and key: the reader need not search."""
+    path = written(tmp_path, GOOD.replace(*change))
+
+    with pytest.raises(InvalidRequestError, match=says) as caught:
+        load(path)
+
+    assert "interlock.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    """No traceback, no default site in its place."""
+    with pytest.raises(InvalidRequestError, match="no such settings file"):
+        load(tmp_path / "interlock.toml")
+
+
+def test_a_secret_in_the_file_is_not_repeated_in_the_error(tmp_path: Path) -> None:
+    """Errors end in logs."""
+    path = written(tmp_path, GOOD.replace("client_id =", 'password = "hunter2", client_id ='))
+
+    with pytest.raises(InvalidRequestError) as caught:
+        load(path)
+
+    assert "hunter2" not in str(caught.value)
