@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from interlock_console import decisions, running
+from interlock_console import decisions, logs, running
 from interlock_console.demo.command import run_demo
 from interlock_console.settings import DEFAULT_FILE, InterlockSettings, load
 from interlock_guardrails.ledger import verify
@@ -170,6 +170,7 @@ def verify_ledger(
 
 def main() -> None:
     """The entry point; every expected failure is one sentence and exit status 2."""
+    logs.set_up()
     app()
 
 

@@ -1,8 +1,6 @@
 """Serving a site: over streamable HTTP in one process, or one component over stdio."""
 
-import logging
 import socket
-import sys
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -103,7 +101,6 @@ async def serve_stdio(
     Raises:
         UnavailableError: this site does not serve the component.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     async with open_site(settings, clock, local_caller(user)) as site:
         face = site.faces.get(component)
         if face is None:
