@@ -28,7 +28,8 @@ ledger = typer.Typer(help="The ledger: export it, verify an export.", no_args_is
 app.add_typer(approvals, name="approvals")
 app.add_typer(ledger, name="ledger")
 
-console = Console(highlight=False)
+PIPED_WIDTH = 120  # where there is no terminal to ask
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 trouble = Console(stderr=True, highlight=False)
 
 Config = Annotated[Path, typer.Option("--config", help="the settings file")]

@@ -126,8 +126,11 @@ class Approvals:
         decision = change.decision
         if change.state is not ChangeState.AWAITING_APPROVAL or decision is None:
             raise ConflictError(f"change {change.change_id} is {change.state}: no vote is open")
-        if now >= change.expires_at:
-            raise ConflictError(f"change {change.change_id} expired at {change.expires_at}")
+        if not change.open_at(now):
+            raise ConflictError(
+                f"change {change.change_id} expired: it was open from {change.created_at} to "
+                f"{change.expires_at}"
+            )
         if shown_digest != change.binding_digest:
             raise ConflictError("what you were shown is not what would be done; open it again")
         channel = voter.authenticated_by.partition(":")[0]

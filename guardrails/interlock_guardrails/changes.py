@@ -1,16 +1,32 @@
 """Changes as rows: the only place that moves a change from one state to the next."""
 
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, func, select
+from pydantic import ValidationError
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+)
 
 from interlock_guardrails.metadata import metadata
 from interlock_tools.change import ENDED, TRANSITIONS, Change, ChangeState, Step
 from interlock_tools.errors import ConflictError, NotFoundError
 from interlock_tools.identity import Principal
+
+log = logging.getLogger(__name__)
 
 changes = Table(
     "changes",
@@ -69,21 +85,36 @@ def latest(
     connection: Connection, *, limit: int, states: Sequence[ChangeState] = ()
 ) -> list[Change]:
     """The newest changes first, at most `limit`, optionally only those in `states`."""
-    query = select(changes.c.document).order_by(changes.c.created_unix_s.desc()).limit(limit)
+    query = (
+        select(changes.c.change_id, changes.c.document)
+        .order_by(changes.c.created_unix_s.desc())
+        .limit(limit)
+    )
     if states:
         query = query.where(changes.c.state.in_([state.value for state in states]))
-    return [Change.model_validate_json(row.document) for row in connection.execute(query)]
+    return _readable(connection.execute(query))
 
 
 def unfinished(connection: Connection) -> list[Change]:
     """Every change that is not at its end, oldest first."""
     ended = [state.value for state in ENDED]
     query = (
-        select(changes.c.document)
+        select(changes.c.change_id, changes.c.document)
         .where(changes.c.state.not_in(ended))
         .order_by(changes.c.created_unix_s)
     )
-    return [Change.model_validate_json(row.document) for row in connection.execute(query)]
+    return _readable(connection.execute(query))
+
+
+def _readable(rows: Iterable[Row[tuple[str, str]]]) -> list[Change]:
+    """The changes in these rows; one that cannot be read, of a newer version, hides no other."""
+    found: list[Change] = []
+    for row in rows:
+        try:
+            found.append(Change.model_validate_json(row.document))
+        except ValidationError:
+            log.error("a change cannot be read", extra={"change_id": row.change_id})
+    return found
 
 
 def open_with_digest(connection: Connection, action_digest: str) -> Change | None:
@@ -163,14 +194,16 @@ def amend(connection: Connection, change: Change, **updates: Any) -> Change:
     Raises:
         ConflictError: it moved since; nothing was written.
     """
+    row = connection.execute(
+        select(changes.c.document, changes.c.version).where(changes.c.change_id == change.change_id)
+    ).one_or_none()
+    if row is None or Change.model_validate_json(row.document) != change:
+        raise ConflictError(f"change {change.change_id} moved on; look again")
     amended = change.model_copy(update=updates)
     done = connection.execute(
         changes.update()
-        .where(
-            changes.c.change_id == change.change_id,
-            changes.c.state == change.state.value,
-        )
-        .values(version=changes.c.version + 1, **_columns(amended))
+        .where(changes.c.change_id == change.change_id, changes.c.version == row.version)
+        .values(version=row.version + 1, **_columns(amended))
     )
     if done.rowcount != 1:
         raise ConflictError(f"change {change.change_id} moved on; look again")

@@ -1,15 +1,18 @@
 """Where facts come from: each component answers for what it can see; the guard asks them all."""
 
+import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import anyio
 
+from interlock_tools.clock import Clock
 from interlock_tools.errors import FactoryError
 from interlock_tools.fact import Fact, FactNeed, FactSet, Unknown
 
 FETCH_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class FactSource(Protocol):
@@ -58,19 +61,29 @@ class FactRegistry:
             return Unknown(kind=need.kind, subject=need.subject, why="no source answers this kind")
         try:
             with anyio.fail_after(FETCH_TIMEOUT_S):
-                return await source.fact(need)
+                answer = await source.fact(need)
+            if (answer.kind, answer.subject) == (need.kind, need.subject):
+                return answer
+            why = f"its source answered for {answer.kind} of {answer.subject}"
         except TimeoutError:
             why = f"its source gave no answer in {FETCH_TIMEOUT_S:g} s"
         except FactoryError as error:
             why = str(error)
+        except Exception:
+            log.exception("a source of facts broke", extra={"kind": need.kind})
+            why = "its source broke"
         return Unknown(kind=need.kind, subject=need.subject, why=why)
 
-    async def gather(self, needs: Sequence[FactNeed], now: datetime) -> Gathered:
-        """Every need answered; a fact older than its need allows, or of the future, is unknown."""
+    async def gather(self, needs: Sequence[FactNeed], clock: Clock) -> Gathered:
+        """Every need answered; a fact older than its need allows, or of the future, is unknown.
+
+        Ages are taken when the last answer is there: a slow source makes the others' facts old.
+        """
         known: list[Fact] = []
         unknown: list[Unknown] = []
-        for need in needs:
-            answer = await self.fact(need)
+        answers = [(need, await self.fact(need)) for need in needs]
+        now = clock.now()
+        for need, answer in answers:
             if isinstance(answer, Unknown):
                 unknown.append(answer)
                 continue

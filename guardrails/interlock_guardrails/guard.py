@@ -1,5 +1,6 @@
 """The guard: every change enters here, and nothing reaches a component's write but through here."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import reduce
@@ -32,6 +33,7 @@ from interlock_tools.operation import Arguments, DryRun, Operation
 
 REASON_MAX_CHARS = 500
 UNKNOWN_SHOWN = 5
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
 
 
 class Assessment(NamedTuple):
@@ -99,10 +101,7 @@ class Guard:
         now = self.clock.now()
         try:
             parsed = parse(operation, arguments)
-            if not reason.strip() or len(reason) > REASON_MAX_CHARS:
-                raise InvalidRequestError(
-                    f"reason: say why in 1 to {REASON_MAX_CHARS} characters; approvers read it"
-                )
+            _check_reason(reason)
             assessment = await self.assess(requester, operation, parsed, now)
         except (InvalidRequestError, NotFoundError) as error:
             await self._record_impossible(requester, operation_name, str(error))
@@ -113,7 +112,9 @@ class Guard:
         change = self._new(
             requester, operation, parsed, reason, dry_run, assessment, rehearsal, now
         )
-        return await self.store.write(lambda connection: self._enter(connection, change))
+        entered = await self.store.write(lambda connection: self._enter(connection, change))
+        self.wake_worker()
+        return entered
 
     async def assess(
         self,
@@ -124,7 +125,7 @@ class Guard:
         change_id: str | None = None,
     ) -> Assessment:
         """Gather the facts, compute the reach and ask the policy; a missing fact is a refusal."""
-        gathered = await self.facts.gather(operation.facts(arguments), now)
+        gathered = await self.facts.gather(operation.facts(arguments), self.clock)
         if gathered.unknown:
             return Assessment(gathered.facts, None, self._refuse_unknown(gathered.unknown))
         reach = operation.blast_radius(arguments, gathered.facts)
@@ -287,7 +288,7 @@ class Guard:
                 RecordKind.REFUSED,
                 {"change_id": change.change_id, "why": decision.sentence()},
             )
-        moved = changes.move(
+        return changes.move(
             connection,
             change.change_id,
             to,
@@ -295,11 +296,19 @@ class Guard:
             why=decision.sentence(),
             came_from=ChangeState.PROPOSED,
         )
-        self.authorised.set()
-        return moved
 
     async def _record_impossible(self, requester: Principal, operation: str, why: str) -> None:
         body = {"requester": requester.id, "operation": operation, "why": why, "change_id": None}
         await self.store.write(
             lambda connection: self.ledger.append(connection, RecordKind.REFUSED, body)
         )
+
+
+def _check_reason(reason: str) -> None:
+    """Approvers read it: it must say something, and cannot move the cursor or hide letters."""
+    if not reason.strip() or len(reason) > REASON_MAX_CHARS:
+        raise InvalidRequestError(
+            f"reason: say why in 1 to {REASON_MAX_CHARS} characters; approvers read it"
+        )
+    if any(unicodedata.category(letter) in UNSEEN for letter in reason):
+        raise InvalidRequestError("reason: one line without control or invisible characters")

@@ -1,8 +1,11 @@
 """The rules of a site that are data: its size, what is protected, freezes, windows, expiry."""
 
 from datetime import datetime
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+WEEK_S = 7 * 86_400.0
 
 
 class SiteRules(BaseModel):
@@ -14,9 +17,17 @@ class SiteRules(BaseModel):
     gpus: int = Field(ge=0)
     hosts: int = Field(ge=0)
     protected: frozenset[str] = frozenset()
-    freezes: tuple[tuple[datetime, datetime], ...] = ()
-    windows: tuple[tuple[datetime, datetime], ...] | None = None
-    approval_expires_s: float = Field(default=900.0, gt=0)
+    freezes: tuple[tuple[AwareDatetime, AwareDatetime], ...] = ()
+    windows: tuple[tuple[AwareDatetime, AwareDatetime], ...] | None = None
+    approval_expires_s: float = Field(default=900.0, gt=0, le=WEEK_S)
+
+    @model_validator(mode="after")
+    def _spans_have_a_length(self) -> Self:
+        """A freeze that ends before it starts would freeze nothing, and nobody would know."""
+        for start, end in (*self.freezes, *(self.windows or ())):
+            if end <= start:
+                raise ValueError(f"a freeze or window ends at {end}, not after its start {start}")
+        return self
 
     def frozen_at(self, now: datetime) -> bool:
         """Whether a freeze is in force."""

@@ -1,12 +1,13 @@
 """The worker: carries authorised changes out, one transition at a time, and never acts twice.
 
 Everything it needs stands in the change row, so a worker that starts finds what another left: an
-act without an outcome is unknown and is read back from the plant, never sent again.
+act without an outcome is unknown and is read back from the plant, never sent again. What breaks
+while one change is carried out is that change's trouble; the others go on.
 """
 
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any
 
 import anyio
@@ -15,20 +16,24 @@ from sqlalchemy import Connection
 from interlock_guardrails import changes, reservations
 from interlock_guardrails.action import parse
 from interlock_guardrails.approvals import binding_digest, quorum_voted
+from interlock_guardrails.asking import NO_ANSWER, OUR_MISTAKE, read_back, verdict_of
 from interlock_guardrails.guard import Assessment, Guard
 from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.sole_worker import sole_worker
 from interlock_guardrails.stop import read_stop
 from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.canonical import canonical
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.decision import Answer
-from interlock_tools.errors import ConflictError, FactoryError
+from interlock_tools.errors import ConflictError, FactoryError, InvalidRequestError
 from interlock_tools.fact import FactSet
-from interlock_tools.operation import Arguments, Happened, Held, Operation, ReadBack, Verdict
+from interlock_tools.operation import Arguments, Happened, Held, Operation
 
 LOOK_EVERY_S = 1.0
 VERIFY_EVERY_S = 2.0
 READ_BACK_TRIES = 5
 EXECUTE_TIMEOUT_S = 60.0
+WHY_MAX_CHARS = 2000
 
 S = ChangeState
 StepTable = dict[ChangeState, Callable[[Change], Awaitable[Change]]]
@@ -44,16 +49,19 @@ class Worker:
         self._busy: set[str] = set()
 
     async def run(self) -> None:
-        """Work until cancelled. Begins with what an earlier process left unfinished."""
-        await self._adopt()
+        """Work until cancelled; while another process works on this store, stand by."""
+        async with sole_worker(self._guard.store.engine, self._clock):
+            await self._work()
+
+    async def _work(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._wake_regularly)
             while True:
                 ready = self._guard.authorised
-                for change in await self._guard.store.read(changes.unfinished):
-                    if change.change_id not in self._busy and change.state is not S.PROPOSED:
+                for change in await self._look_for_work():
+                    if change.change_id not in self._busy:
                         self._busy.add(change.change_id)
-                        tasks.start_soon(self._advance, change)
+                        tasks.start_soon(self._advance, change.change_id)
                 await ready.wait()
                 self._guard.authorised = anyio.Event()
 
@@ -62,44 +70,82 @@ class Worker:
             await self._clock.sleep(LOOK_EVERY_S)
             self._guard.wake_worker()
 
-    async def _adopt(self) -> None:
-        """An act that was under way when its process ended has an unknown outcome."""
-        for change in await self._guard.store.read(changes.unfinished):
-            if change.state is S.EXECUTING:
-                await self._move(change, S.UNKNOWN, "the process that acted ended before it knew")
+    async def _look_for_work(self) -> list[Change]:
+        try:
+            found = await self._guard.store.read(changes.unfinished)
+        except Exception:  # the store is out of reach: nothing new begins, the next look is soon
+            log.exception("the changes could not be read")
+            return []
+        now = self._clock.now()
+        return [c for c in found if c.state is not S.AWAITING_APPROVAL or not c.open_at(now)]
 
-    async def _advance(self, change: Change) -> None:
+    async def _advance(self, change_id: str) -> None:
         """Take one change as far as it goes now."""
         steps: StepTable = {
             S.AWAITING_APPROVAL: self._expire_if_due,
-            S.AUTHORISED: self._begin,
-            S.EXECUTING: self._execute,
+            S.AUTHORISED: self._begin_and_act,
+            S.EXECUTING: self._adopt,
             S.UNKNOWN: self._find_out,
             S.VERIFYING: self._verify,
             S.COMPENSATING: self._compensate,
         }
         try:
+            change = await self._guard.get(change_id)  # the look that found it may be old by now
             while change.state in steps:
-                moved = await steps[change.state](change)
+                step = self._give_up if self._is_orphan(change) else steps[change.state]
+                moved = await step(change)
                 if moved.state is change.state:
                     break
                 change = moved
         except ConflictError as error:
-            log.info("another worker or a person moved a change: %s", error)
+            log.info("a person moved a change: %s", error)
+        except Exception:  # it stays where it is; what may not be sent twice is not (see _adopt)
+            log.exception("a change is looked at again", extra={"change_id": change_id})
         finally:
-            self._busy.discard(change.change_id)
+            self._busy.discard(change_id)
+
+    async def _adopt(self, change: Change) -> Change:
+        """Found under way, and not by us: its process, or its record of the outcome, was lost."""
+        return await self._move(change, S.UNKNOWN, "whoever acted ended before it was known how")
+
+    def _is_orphan(self, change: Change) -> bool:
+        """Whether it has acted and its operation, or its arguments, are not known here any more."""
+        if change.state not in GIVEN_UP:
+            return False
+        try:
+            self._parsed(change)
+        except FactoryError:
+            return True
+        return False
+
+    async def _give_up(self, change: Change) -> Change:
+        """Leave it to a person, through the states that lead there."""
+        why = f"{change.operation} is not known here any more; a person must look"
+
+        def transact(connection: Connection) -> Change:
+            moved = change
+            for to in GIVEN_UP[change.state]:
+                moved = self._step(connection, moved, to, why)
+            return moved
+
+        return await self._guard.store.write(transact)
 
     # ── before the act ────────────────────────────────────────────────────────────────────────
 
     async def _expire_if_due(self, change: Change) -> Change:
-        if self._clock.now() < change.expires_at:
+        if change.open_at(self._clock.now()):
             return change
         return await self._move(change, S.EXPIRED, "nobody decided in time; silence is a no")
+
+    async def _begin_and_act(self, change: Change) -> Change:
+        """The only way to an act: by whoever has just written its intent, and once."""
+        begun = await self._begin(change)
+        return await self._execute(begun) if begun.state is S.EXECUTING else begun
 
     async def _begin(self, change: Change) -> Change:
         """Look at the plant again, and in one transaction reserve, lock and write the intent."""
         now = self._clock.now()
-        if now >= change.expires_at:
+        if not change.open_at(now):
             return await self._move(change, S.EXPIRED, "it was approved but not begun in time")
         try:
             operation, arguments = self._parsed(change)
@@ -115,7 +161,7 @@ class Worker:
             return await self._move(change, *verdict)
 
         def commit(connection: Connection) -> Change:
-            if read_stop(connection).stopped:
+            if read_stop(connection).stopped or not change.open_at(self._clock.now()):
                 return change
             reach = assessment.reach or BlastRadius()
             if any(reach.overlaps(o) for o in reservations.held_by_others(connection, held)):
@@ -155,11 +201,11 @@ class Worker:
             with anyio.fail_after(EXECUTE_TIMEOUT_S):
                 answer = await operation.execute(arguments, change.change_id)
         except (FactoryError, TimeoutError) as error:
-            why = f"the act did not end well: {str(error) or 'no answer in time'}"
+            why = f"the act did not end well: {str(error) or NO_ANSWER}"
             return await self._move(change, S.UNKNOWN, why)
         except Exception:
             log.exception("an operation broke while it acted")
-            return await self._move(change, S.UNKNOWN, "our own operation broke while it acted")
+            return await self._move(change, S.UNKNOWN, f"{OUR_MISTAKE} while it acted")
         return await self._move(
             change,
             S.VERIFYING,
@@ -168,17 +214,17 @@ class Worker:
         )
 
     async def _find_out(self, change: Change) -> Change:
-        """Ask the component what happened; never act again on a guess."""
+        """Ask the component what happened; never act again on a guess.
+
+        Only a yes is believed at once: what was sent may still be on its way.
+        """
         operation, arguments = self._parsed(change)
-        seen = ReadBack(happened=Happened.UNKNOWN)
-        for attempt in range(READ_BACK_TRIES):
-            try:
-                seen = await operation.read_back(arguments)
-            except FactoryError as error:
-                seen = ReadBack(happened=Happened.UNKNOWN, evidence={"error": str(error)})
-            if seen.happened is not Happened.UNKNOWN:
+        seen = await read_back(operation, arguments)
+        for tried in range(1, READ_BACK_TRIES):
+            if seen.happened is Happened.YES:
                 break
-            await self._clock.sleep(VERIFY_EVERY_S * (attempt + 1))
+            await self._clock.sleep(VERIFY_EVERY_S * tried)
+            seen = await read_back(operation, arguments)
         evidence = {**change.evidence, "read_back": seen.model_dump(mode="json")}
         if seen.happened is Happened.YES:
             return await self._move(change, S.VERIFYING, "read back: it stands", evidence=evidence)
@@ -191,40 +237,38 @@ class Worker:
         return await self._fail(change, "read back: it happened in part", evidence=evidence)
 
     async def _verify(self, change: Change) -> Change:
-        """Wait until an independent source shows the effect, inside the operation's deadline."""
+        """Wait until an independent source shows the effect, inside the operation's deadline.
+
+        Looks are counted too: a clock that went back must not lengthen it.
+        """
         operation, arguments = self._parsed(change)
         begun = change.history[-1].at
-        while True:
-            verdict = await self._look(operation, arguments, FactSet(change.facts), begun)
+        for look in itertools.count(1):
+            verdict = await verdict_of(operation, arguments, FactSet(change.facts), begun)
             evidence = {**change.evidence, "verified": verdict.model_dump(mode="json")}
             if verdict.held is Held.YES:
                 why = f"{verdict.source} shows it"
                 return await self._move(change, S.SUCCEEDED, why, evidence=evidence)
-            waited_s = (self._clock.now() - begun).total_seconds()
+            elapsed_s = (self._clock.now() - begun).total_seconds()
+            waited_s = max(elapsed_s, (look - 1) * VERIFY_EVERY_S)
             if verdict.held is Held.NO or waited_s >= operation.deadline_s:
                 why = f"{verdict.source} does not show it after {waited_s:.0f} s"
                 return await self._fail(change, why, evidence=evidence)
             await self._clock.sleep(VERIFY_EVERY_S)
-
-    async def _look(
-        self, operation: Operation[Any], arguments: Arguments, before: FactSet, since: datetime
-    ) -> Verdict:
-        try:
-            return await operation.verify(arguments, before, since)
-        except FactoryError as error:
-            return Verdict(held=Held.NOT_YET, source="no source", evidence={"error": str(error)})
+        raise AssertionError("the looks never end")
 
     # ── after a failure ───────────────────────────────────────────────────────────────────────
 
     async def _fail(self, change: Change, why: str, *, undo: bool = True, **updates: Any) -> Change:
         """Call it failed; where something was done and can be brought back, begin that at once.
 
-        Both in one transaction: a process that ends in between would leave it undone for ever.
+        Both in one transaction: a process that ends in between would leave it undone for ever. Lock
+        and reservation stay until it is brought back.
         """
         undo = undo and self._guard.operation(change.operation).compensates
 
         def transact(connection: Connection) -> Change:
-            failed = self._step(connection, change, S.FAILED, why, **updates)
+            failed = self._step(connection, change, S.FAILED, why, goes_on=undo, **updates)
             if not undo:
                 return failed
             return self._step(connection, failed, S.COMPENSATING, "bringing back what was before")
@@ -238,6 +282,10 @@ class Worker:
                 answer = await operation.compensate(arguments, FactSet(change.facts))
         except (FactoryError, TimeoutError) as error:
             why = f"it could not be brought back: {str(error) or 'timed out'}; a person must look"
+            return await self._move(change, S.STUCK, why)
+        except Exception:
+            log.exception("an operation broke while it brought back")
+            why = f"{OUR_MISTAKE} while it brought back; a person must look"
             return await self._move(change, S.STUCK, why)
         evidence = {**change.evidence, "compensation": answer}
         return await self._move(change, S.COMPENSATED, "brought back", evidence=evidence)
@@ -255,9 +303,19 @@ class Worker:
         )
 
     def _step(
-        self, connection: Connection, change: Change, to: ChangeState, why: str, **updates: Any
+        self,
+        connection: Connection,
+        change: Change,
+        to: ChangeState,
+        why: str,
+        *,
+        goes_on: bool = False,
+        **updates: Any,
     ) -> Change:
         """One transition with its ledger record; an end gives back lock and reservation."""
+        why = why[:WHY_MAX_CHARS].encode(errors="replace").decode()
+        if "evidence" in updates:
+            updates["evidence"] = _writable(updates["evidence"])
         moved = changes.move(
             connection,
             change.change_id,
@@ -267,7 +325,7 @@ class Worker:
             came_from=change.state,
             **updates,
         )
-        if moved.ended:
+        if moved.ended and not goes_on:
             reservations.give_back(connection, change.change_id)
         self._guard.ledger.append(
             connection,
@@ -281,6 +339,13 @@ class Worker:
         )
         return moved
 
+
+# How a change that has acted, and whose operation is gone, comes to a person.
+GIVEN_UP: dict[ChangeState, tuple[ChangeState, ...]] = {
+    S.UNKNOWN: (S.STUCK,),
+    S.VERIFYING: (S.FAILED, S.COMPENSATING, S.STUCK),
+    S.COMPENSATING: (S.STUCK,),
+}
 
 RECORD_OF: dict[ChangeState, RecordKind] = {
     S.REFUSED: RecordKind.REFUSED,
@@ -306,3 +371,18 @@ def _still_stands(change: Change, now: Assessment) -> tuple[ChangeState, str] | 
     if decision.answer is Answer.REQUIRE_APPROVAL and not quorum_voted(change):
         return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
     return None
+
+
+def _writable(evidence: dict[str, Any]) -> dict[str, Any]:
+    """The evidence as the ledger takes it; what JSON cannot hold stands there as text.
+
+    Otherwise an odd answer would keep a change from its end.
+    """
+    out: dict[str, Any] = {}
+    for key, value in evidence.items():
+        try:
+            canonical({key: value})
+            out[key] = value
+        except InvalidRequestError:
+            out[key] = {"not_json": repr(value)[:WHY_MAX_CHARS]}
+    return out

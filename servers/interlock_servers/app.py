@@ -50,7 +50,7 @@ def build_app(
                 await stack.enter_async_context(server.session_manager.run())
             yield
 
-    app = FastAPI(title="Interlock", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Interlock", lifespan=lifespan, openapi_url=None)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

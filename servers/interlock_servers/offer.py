@@ -8,13 +8,14 @@ recorded, and an operation is only ever proposed to the guard.
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 import anyio
 from mcp.server import CacheHint, MCPServer
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field, StrictBool, ValidationError
 
@@ -32,6 +33,23 @@ VERSION = "0.1.0"
 
 P = TypeVar("P", bound=Page)
 ReadTool = Callable[..., Awaitable[Page]]
+
+
+class StrictArguments(FuncMetadata):
+    """Arguments as they came: the SDK reads any text as JSON, and "null" would lift a filter."""
+
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Read JSON only where nothing but an object or a list fits: some clients send it as text.
+
+        Any other text stays the text that it is.
+        """
+        parsed = super().pre_parse_json(data)
+        structures = {
+            name
+            for name, info in self.arg_model.model_fields.items()
+            if get_origin(info.annotation) in {dict, list}
+        }
+        return data | {name: value for name, value in parsed.items() if name in structures}
 
 
 class StrictTool(Tool):
@@ -186,6 +204,7 @@ class Face:
         arguments.model_config["strict"] = True
         arguments.model_rebuild(force=True)
         tool.parameters = arguments.model_json_schema(by_alias=True)
+        tool.fn_metadata = StrictArguments(**dict(tool.fn_metadata))
         self._tools.append(tool)
 
 

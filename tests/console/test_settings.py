@@ -1,10 +1,11 @@
 """A settings file with a mistake is an error that says where, and nothing is started."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from interlock_console.settings import load
+from interlock_console.settings import load, parse
 from interlock_tools.errors import InvalidRequestError
 
 GOOD = """
@@ -90,3 +91,17 @@ def test_a_secret_in_the_file_is_not_repeated_in_the_error(tmp_path: Path) -> No
         load(path)
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_settings_in_the_how_to_are_good() -> None:
+    """An example that nobody reads in goes stale."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "attach.md").read_text("utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+
+    settings = parse(tomllib.loads(example), "attach.md")
+
+    assert settings.bundle == "observe"
+    assert settings.exchange is not None
+    assert len(settings.exchange.mqtt.brokers) == 2
+    assert settings.flex is not None
+    assert settings.maxlps is not None

@@ -15,11 +15,12 @@ def canonical(document: "Mapping[str, Any]") -> bytes:
     """The RFC 8785 form of a JSON document.
 
     Raises:
-        InvalidRequestError: it holds what JSON cannot (NaN, infinity, integers beyond 2**53).
+        InvalidRequestError: it holds what JSON cannot (NaN, infinity, integers beyond 2**53, text
+            that is no Unicode).
     """
     try:
         return rfc8785.dumps(dict(document))
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise InvalidRequestError(f"this cannot be written as canonical JSON: {error}") from error
 
 

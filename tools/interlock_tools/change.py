@@ -1,6 +1,6 @@
 """A change and its life: the states, the transitions that exist, the record that people read."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -68,6 +68,9 @@ ENDED = frozenset(
 )
 
 
+CLOCK_STEP = timedelta(seconds=5)  # a clock that is set right moves back by less than this
+
+
 class Step(NamedTuple):
     """One transition as it happened."""
 
@@ -123,6 +126,14 @@ class Change(BaseModel):
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ENDED
+
+    def open_at(self, now: datetime) -> bool:
+        """Whether it can still be approved or begun.
+
+        Not after it expired, nor at a moment before it was proposed: a clock that went back would
+        lengthen the life of an approval.
+        """
+        return self.created_at - CLOCK_STEP <= now < self.expires_at
 
     def sentence(self) -> str:
         """One line for a person or a model: what it is, where it stands and why."""

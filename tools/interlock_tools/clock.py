@@ -77,8 +77,15 @@ class ManualClock:
         await due.wait()
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on (or, with a negative number, back) and wake whoever is due."""
+        """Move the clock on and wake whoever is due.
+
+        A negative number sets it back, as a machine's clock is set back: who sleeps does not sleep
+        longer for it.
+        """
         self._now += timedelta(seconds=seconds)
+        if seconds < 0:
+            step = timedelta(seconds=seconds)
+            self._sleepers = [(moment + step, due) for moment, due in self._sleepers]
         for moment, due in self._sleepers:
             if moment <= self._now:
                 due.set()

@@ -1,11 +1,10 @@
 """Facts: what a source of ours says about the plant, with origin, version and age."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from interlock_tools.identity import Target
 
@@ -44,7 +43,7 @@ class Fact(BaseModel):
     value: Any
     origin: str
     version: str
-    observed_at: datetime
+    observed_at: AwareDatetime
     nature: Nature
 
 

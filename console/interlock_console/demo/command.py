@@ -63,8 +63,8 @@ def _account(console: Console, outcome: Outcome, report_file: Path | None) -> in
     console.print(Text("\nWhat became of each change", style="bold"))
     console.print(changes_table(outcome.changes))
     console.print(closing_table(outcome, report))
-    console.print("ledger verified" if outcome.ledger_verified else "ledger NOT verified", end=": ")
-    console.print(outcome.ledger_says, soft_wrap=True)
+    mark = "ledger verified" if outcome.ledger_verified else "ledger NOT verified"
+    console.print(f"{mark}: {outcome.ledger_says.removeprefix('verified: ')}", soft_wrap=True)
     return 0 if all(promise.held for promise in report.promises.values()) else 1
 
 
@@ -110,6 +110,6 @@ async def _ask(console: Console, change: Change) -> bool:
         f"bound to {(change.binding_digest or '')[:16]}, until {change.expires_at:%H:%M:%S}"
     )
     answer = await anyio.to_thread.run_sync(
-        lambda: console.input("approve? [y/N] "), abandon_on_cancel=True
+        lambda: console.input("approve? y or N: "), abandon_on_cancel=True
     )
     return answer.strip().lower() in {"y", "yes"}

@@ -98,8 +98,7 @@ def _ours(path: Path) -> float:
     with Ledger(engine, Signer.generate(ORIGIN), origin=ORIGIN, clock=SystemClock()) as ledger:
 
         def write_one() -> None:
-            ledger.append_read(RecordKind.READ, BODY)
-            ledger.flush()
+            ledger.append_and_wait(RecordKind.READ, BODY)
 
         per_s = _with_writers(write_one)
     engine.dispose()

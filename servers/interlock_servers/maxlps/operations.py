@@ -4,6 +4,7 @@ A limit that goes down may starve work; one that goes up may break a budget. Bot
 the facts, and whether it worked is asked of the facility's meters, not of DPS alone.
 """
 
+import math
 from abc import abstractmethod
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Generic, TypeVar
@@ -34,7 +35,7 @@ LIMITS_AGE_S = 30.0
 GRID_AGE_S = 30.0
 METER_AGE_S = 120.0  # a BMS repeats an unchanged value every 100 s
 METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
-METERS = "the facility's meters"
+METERS = "the facility's metering"
 SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
 SAME_W = 0.5  # devices take whole watts
 
@@ -105,6 +106,8 @@ class LimitOperation(Operation[A], Generic[A]):
         """Nodes, jobs, tenants and watts; the floors and budgets that it would break."""
         picture = Picture.of_facts(facts, self._site)
         caps = self.caps(arguments, picture)
+        if not caps:
+            raise InvalidRequestError(f"{self.name}: the site has no node that it could be done to")
         views = [picture.node(node_id) for node_id in caps]
         for view in views:
             least_w, most_w, _ = view.limits
@@ -113,18 +116,18 @@ class LimitOperation(Operation[A], Generic[A]):
                     f"gpu_cap_w_by_node: {view.node_id} takes {least_w:.0f} to {most_w:.0f} W per "
                     f"GPU, not {caps[view.node_id]}"
                 )
-        moved = {v.node_id: (caps[v.node_id] - v.limits[2]) * v.gpu_count for v in views}
+        moves_w = [view.moves_w(caps[view.node_id]) for view in views]
         groups = [view.group for view in views if view.group is not None]
         limit_w = facts.value(GRID_LIMIT, self._site)["limit_w"]
         return BlastRadius(
             gpus=sum(view.gpu_count for view in views),
             hosts=frozenset(caps),
             racks=frozenset(v.rack_id for v in views if v.rack_id),
-            power_domains=frozenset(v.pdu_id for v in views if v.pdu_id),
+            power_domains=frozenset(v.pdu_id or picture.root for v in views),
             jobs=frozenset(group.name for group in groups),
             tenants=frozenset(group.tenant for group in groups if group.tenant),
-            watts_moved=round(sum(abs(watts) for watts in moved.values())),
-            power_rise_w=round(sum(max(0.0, watts) for watts in moved.values())),
+            watts_moved=math.ceil(sum(fall_w + rise_w for fall_w, rise_w in moves_w)),
+            power_rise_w=math.ceil(sum(rise_w for _, rise_w in moves_w)),
             slo_floors_broken=picture.floors_broken(caps),
             budgets_broken=picture.budgets_broken(caps, limit_w),
         )
@@ -132,28 +135,37 @@ class LimitOperation(Operation[A], Generic[A]):
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:
         """Lower first; raise only once every lowering is confirmed.
 
+        A GPU whose present limit is not known may rise, so it waits too.
+
         Raises:
             ComponentError: DPS failed for some GPU; some limits may be set.
             UnavailableError: no answer; the state is unknown.
         """
         picture = await self._picture()
         caps = self.caps(arguments, picture)
-        present = {node_id: picture.node(node_id).limits[2] for node_id in caps}
-        lower = {node_id: watts for node_id, watts in caps.items() if watts < present[node_id]}
-        raise_ = {node_id: watts for node_id, watts in caps.items() if watts > present[node_id]}
+        lower: Limits = {}
+        raise_: Limits = {}
+        for node_id, watts in caps.items():
+            for gpu_id, set_w in enumerate(picture.node(node_id).each_set_w):
+                if set_w is None or watts > set_w:
+                    raise_.setdefault(node_id, {})[gpu_id] = float(watts)
+                elif watts < set_w:
+                    lower.setdefault(node_id, {})[gpu_id] = float(watts)
         for part in (lower, raise_):
             if part:
-                await self._set(part, picture)
+                await self._set(part)
         return {"nodes_lowered": len(lower), "nodes_raised": len(raise_), "key": key}
 
     async def read_back(self, arguments: A) -> ReadBack:
-        """Compare what DPS says is set now with what was asked for."""
+        """Compare what DPS says is set now with what was asked for.
+
+        It never says no: where nothing is as asked, limits may still have moved (DPS clamps), and
+        bringing back finds out which.
+        """
         picture = await self._picture()
         caps = self.caps(arguments, picture)
         wrong = sorted(node_id for node_id in caps if not _is_set(picture, node_id, caps))
-        happened = Happened.PARTLY
-        if len(wrong) in {0, len(caps)}:
-            happened = Happened.NO if wrong else Happened.YES
+        happened = Happened.PARTLY if wrong else Happened.YES
         return ReadBack(happened=happened, evidence={"nodes_not_set": wrong[:20]})
 
     async def verify(self, arguments: A, before: FactSet, since: datetime) -> Verdict:
@@ -189,20 +201,24 @@ class LimitOperation(Operation[A], Generic[A]):
         """
         earlier = Picture.of_facts(before, self._site)
         now = await self._picture()
-        back = {
-            node_id: int(earlier.node(node_id).limits[2])
-            for node_id in self.caps(arguments, earlier)
-            if now.node(node_id).limits[2] > earlier.node(node_id).limits[2] + SAME_W
-        }
+        back: Limits = {}
+        unknown: list[str] = []
+        for node_id, asked_w in self.caps(arguments, earlier).items():
+            now_w = dict(enumerate(now.nodes[node_id].each_set_w if node_id in now.nodes else ()))
+            for gpu_id, was_w in enumerate(earlier.node(node_id).each_set_w):
+                if was_w is None:
+                    unknown.append(node_id)
+                elif _is_above(now_w.get(gpu_id), was_w, asked_w):
+                    back.setdefault(node_id, {})[gpu_id] = float(int(was_w))
         if back:
-            await self._set(back, now)
-        return {"nodes_lowered_again": sorted(back)[:20], "nodes_left_low": True}
-
-    async def _set(self, caps: Caps, picture: Picture) -> None:
-        limits: Limits = {
-            node_id: dict.fromkeys(range(picture.node(node_id).gpu_count), float(watts))
-            for node_id, watts in caps.items()
+            await self._set(back)
+        return {
+            "nodes_lowered_again": sorted(back)[:20],
+            "nodes_left_low": True,
+            "nodes_unknown_before": sorted(set(unknown))[:20],
         }
+
+    async def _set(self, limits: Limits) -> None:
         clamped = [r for r in await self._dps.set_gpu_limits(limits) if r.is_clamped]
         if clamped:
             first = clamped[0]
@@ -275,5 +291,11 @@ def maxlps_operations(
 
 
 def _is_set(picture: Picture, node_id: str, caps: Caps) -> bool:
-    set_w = picture.node(node_id).set_w
-    return set_w is not None and abs(set_w - caps[node_id]) <= SAME_W
+    """Whether every GPU of the node has the limit; one that is not known has not."""
+    each_w = picture.node(node_id).each_set_w
+    return bool(each_w) and all(w is not None and abs(w - caps[node_id]) <= SAME_W for w in each_w)
+
+
+def _is_above(now_w: float | None, was_w: float, asked_w: int) -> bool:
+    """Whether a GPU's limit is higher than it was; where nobody knows, whether it was asked to."""
+    return asked_w > was_w if now_w is None else now_w > was_w + SAME_W

@@ -3,7 +3,7 @@
 Built from facts alone, so that the guard, the planner and an auditor see the same site.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from interlock_servers.maxlps.priors import Prior, prior_of
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.fact import FactSet
 from interlock_tools.identity import Target
-from interlock_tools.power_curve import throughput
+from interlock_tools.power_curve import FLOOR_RATIO, throughput
 
 HOST = HostPower()
 BINDING = 0.97  # of its limit: a GPU that draws less is not held back by it
@@ -41,7 +41,8 @@ class Group:
 class NodeView:
     """One node: where it hangs, what its GPUs may draw and what they work on.
 
-    `set_w` is the highest limit among its GPUs, `power_w` the highest draw; None is unknown.
+    `set_w` is the highest limit among its GPUs, `each_set_w` that of each, `power_w` the highest
+    draw; None is unknown.
     """
 
     node_id: str
@@ -50,6 +51,7 @@ class NodeView:
     pdu_id: str | None
     gpu_count: int
     set_w: float | None
+    each_set_w: tuple[float | None, ...]
     min_w: float | None
     max_w: float | None
     power_w: float | None
@@ -62,7 +64,7 @@ class NodeView:
 
     @property
     def limits(self) -> tuple[float, float, float]:
-        """Least, greatest and present limit of its GPUs, in watts.
+        """Least, greatest and highest present limit of its GPUs, in watts.
 
         Raises:
             InvalidRequestError: they are not known now.
@@ -88,10 +90,28 @@ class NodeView:
         curve = self.prior.curve
         return float(throughput(cap_w, self.natural_w, curve.p0, curve.gamma))
 
+    def moves_w(self, cap_w: float) -> tuple[float, float]:
+        """By how much its GPUs' limits fall and rise under this one, in sum.
+
+        A limit that is not known may be the least as well as the greatest: it counts both ways.
+        """
+        least_w, most_w, _ = self.limits
+        fall_w = sum(max(0.0, (most_w if w is None else w) - cap_w) for w in self.each_set_w)
+        rise_w = sum(max(0.0, cap_w - (least_w if w is None else w)) for w in self.each_set_w)
+        return fall_w, rise_w
+
     def meter_w(self, cap_w: float) -> float:
         """What the node draws at most, at the wall, when every GPU is limited so."""
-        fixed_w = float(np.asarray(HOST.fixed_w))
-        return fixed_w + HOST.slope * self.gpu_count * min(cap_w, self.natural_w)
+        return self._wall_w([cap_w] * self.gpu_count)
+
+    def meter_now_w(self, unknown_w: float) -> float:
+        """The same under the present limits; a limit that is not known is taken as `unknown_w`."""
+        return self._wall_w(unknown_w if w is None else w for w in self.each_set_w)
+
+    def _wall_w(self, limits_w: Iterable[float]) -> float:
+        natural_w = self.natural_w
+        gpus_w = sum(min(watts, natural_w) for watts in limits_w)
+        return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,7 @@ class Picture:
         """The picture from the values of the three facts."""
         by_node = {
             node_id: Group(g["name"], g["tenant"], g["workload_class"], g["slo_floor"])
-            for g in groups
+            for g in sorted(groups, key=_claim)
             for node_id in g["node_ids"]
         }
         domains: list[TreeNode] = []
@@ -186,13 +206,21 @@ class Picture:
             group, (_, _, set_w) = view.group, view.limits
             if group is None or group.slo_floor is None or cap_w >= set_w:
                 continue
-            if view.work_at(cap_w) < group.slo_floor:
+            # Below half of natural draw the curve says nothing, and nothing is no promise kept.
+            told = cap_w >= FLOOR_RATIO * view.natural_w
+            if not told or view.work_at(cap_w) < group.slo_floor:
                 broken.add(group.name)
         return frozenset(broken)
 
     def budgets_broken(self, caps: Caps, site_limit_w: float | None) -> frozenset[str]:
-        """The domains that these caps would lift above their budget, or further above it."""
-        before, after = self.load_w({}), self.load_w(caps)
+        """The domains that these caps would lift above their budget, or further above it.
+
+        Where a present limit is not known, what was before is taken as little.
+        """
+        before, after = (
+            self._load_w({}, {v: self.node(v).limits[0] for v in caps}),
+            self.load_w(caps),
+        )
         return frozenset(
             domain.name
             for domain in self._budgets(site_limit_w, rounding=False)
@@ -201,10 +229,16 @@ class Picture:
 
     def load_w(self, caps: Caps) -> dict[str, float]:
         """What each domain draws at most, at the meter, under present limits and these caps."""
+        return self._load_w(caps, {})
+
+    def _load_w(self, caps: Caps, unknown_w: Mapping[str, float]) -> dict[str, float]:
+        """The same, where a present limit that is not known is taken as the node's `unknown_w`."""
         load = {domain.name: 0.0 for domain in self.domains}
-        for view in self.nodes.values():
-            cap_w = caps.get(view.node_id, view.limits[2])
-            watts = view.meter_w(cap_w)
+        for node_id, view in self.nodes.items():
+            if node_id in caps:
+                watts = view.meter_w(caps[node_id])
+            else:
+                watts = view.meter_now_w(unknown_w.get(node_id, view.limits[1]))
             for name in (view.node_id, *view.path):
                 load[name] += watts
         return load
@@ -234,6 +268,11 @@ def _column(view: NodeView) -> tuple[float, ...]:
     return view.natural_w, curve.p0, curve.gamma, min_w, max_w, floor
 
 
+def _claim(group: Mapping[str, Any]) -> tuple[bool, float]:
+    """Of several groups that name a node the last counts: an active one, with most promised."""
+    return bool(group.get("active", True)), group["slo_floor"] or 0.0
+
+
 def _whole_w(cap_w: float, lo_w: float) -> int:
     """Down to whole watts, but not below what a floor needs."""
     return max(int(cap_w), int(np.ceil(lo_w)))
@@ -258,6 +297,7 @@ def _node(
         pdu_id=nearest(Level.PDU),
         gpu_count=len(limits["set_w"]),
         set_w=_highest(limits["set_w"]),
+        each_set_w=tuple(limits["set_w"]),
         min_w=limits["min_w"],
         max_w=limits["max_w"],
         power_w=_highest(limits["power_w"]),

@@ -45,10 +45,10 @@ async def test_the_guard_refuses_what_is_older_than_its_need(rig: Rig) -> None:
     """A reading may be fresh for the bus and too old for a change."""
     registry = FactRegistry([ExchangeFacts(rig.client)])
     needs = [need("meter.power", "site/lab", 30), need("bus.bms_alive", "site/lab", 30)]
-    gathered = await registry.gather(needs, rig.clock.now())
+    gathered = await registry.gather(needs, rig.clock)
     assert (len(gathered.facts), gathered.unknown) == (2, ())
     rig.wait(31)
-    gathered = await registry.gather(needs, rig.clock.now())
+    gathered = await registry.gather(needs, rig.clock)
     assert [unknown.kind for unknown in gathered.unknown] == ["meter.power"]
     assert gathered.facts.value("bus.bms_alive", Target(kind="site", id="lab"))["alive"] is False
 

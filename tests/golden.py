@@ -1,0 +1,164 @@
+"""What a model sees of each server, kept beside its tests: `--check` compares, `--write` renews.
+
+A changed name, schema or sentence is a change of how agents behave, so it is read in a diff before
+it is served. The servers are put together without a component to talk to.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client
+from rich.console import Console
+
+from interlock_guardrails.engine import create_store_engine, create_tables
+from interlock_guardrails.facts import FactRegistry
+from interlock_guardrails.guard import Guard
+from interlock_guardrails.ledger.ledger import Ledger
+from interlock_guardrails.ledger.signing import Signer
+from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.store import Store
+from interlock_policies.bundles import load_bundle
+from interlock_servers.exchange.client import ExchangeClient
+from interlock_servers.exchange.server import exchange_face
+from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.server import flex_face
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.twin import make_key, write_jwks
+from interlock_servers.identity import local_caller
+from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.operations import maxlps_operations
+from interlock_servers.maxlps.server import maxlps_face
+from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.offer import Face
+from interlock_servers.transports.mqtt import MqttSettings
+from interlock_tools.clock import SystemClock
+from interlock_tools.identity import Principal, PrincipalKind
+
+FOLDER = Path(__file__).parent / "servers"
+BYTES_PER_TOKEN = 4  # an estimate: JSON in English words
+ORIGIN = "golden.example/ledger"
+NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
+Tools = list[dict[str, Any]]
+
+
+def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
+    """Every face of a site, over clients that are never connected and a store that is thrown away.
+
+    `stack` closes what was opened.
+    """
+    clock = SystemClock()
+    mqtt = MqttSettings(brokers=("mqtt://127.0.0.1:1",), client_id="golden")
+    key = make_key("golden-1")
+    isv = "//grid/v1/isv/golden"
+    exchange = ExchangeClient(ExchangeSettings(mqtt=mqtt, site_id="lab"), clock)
+    flex = FlexClient(
+        FlexSettings(
+            mqtt=mqtt,
+            jwks_file=write_jwks(folder / "jwks.json", [key]),
+            trusted={isv: (key.kid,)},
+            site_id="lab",
+            feeds=("feed-a",),
+        ),
+        clock,
+    )
+    dps = DpsClient(MaxlpsSettings(address="127.0.0.1:1", tls=False, site_id="lab"), clock)
+    facts = FactRegistry()
+    operations = maxlps_operations(dps, facts, "lab")
+    engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
+    stack.callback(engine.dispose)
+    create_tables(engine)
+    guard = Guard(
+        store=Store(engine),
+        ledger=stack.enter_context(
+            Ledger(engine, Signer.generate(ORIGIN), origin=ORIGIN, clock=clock)
+        ),
+        gate=load_bundle("supervised", {op.name: op.effect for op in operations}),
+        facts=facts,
+        clock=clock,
+        rules=SiteRules(site_id="lab", gpus=512, hosts=64),
+        operations=operations,
+    )
+    who = local_caller(NOBODY)
+    return {
+        "exchange": exchange_face(exchange, guard=guard, who=who),
+        "flex": flex_face(flex, clock=clock, guard=guard, who=who),
+        "maxlps": maxlps_face(operations, facts=facts, site_id="lab", guard=guard, who=who),
+    }
+
+
+async def seen_by_a_model() -> dict[str, Tools]:
+    """What `tools/list` of each server gives, by component, the tools by name."""
+    seen: dict[str, Tools] = {}
+    with tempfile.TemporaryDirectory(prefix="interlock-golden-") as name, ExitStack() as stack:
+        for component, face in faces(stack, Path(name)).items():
+            async with Client(face.server()) as client:
+                tools = (await client.list_tools()).tools
+            seen[component] = sorted(
+                (tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools),
+                key=lambda tool: str(tool["name"]),
+            )
+    return seen
+
+
+def golden_file(component: str) -> Path:
+    """Where the list of a component is kept."""
+    return FOLDER / component / "tools.json"
+
+
+def as_text(tools: Tools) -> str:
+    """The list as it is kept: indented and sorted, so that a diff shows what changed."""
+    return json.dumps(tools, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def size_bytes(tools: Tools) -> int:
+    """The list as it goes over the wire, without spaces."""
+    return len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def changed(seen: Mapping[str, Tools]) -> list[str]:
+    """The components whose list is not the one that is kept, or is not kept at all."""
+    return [
+        component
+        for component, tools in seen.items()
+        if not golden_file(component).is_file()
+        or golden_file(component).read_text("utf-8") != as_text(tools)
+    ]
+
+
+def main() -> int:
+    """Write or compare; 1 where a list differs."""
+    parser = argparse.ArgumentParser(description="What a model sees of each server.")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--check", action="store_true", help="fail where a kept list differs")
+    mode.add_argument("--write", action="store_true", help="keep the lists as they are now")
+    wanted = parser.parse_args()
+    console = Console(soft_wrap=True, highlight=False)
+    seen = anyio.run(seen_by_a_model)
+    differ = changed(seen)
+    for component, tools in seen.items():
+        if wanted.write:
+            golden_file(component).parent.mkdir(parents=True, exist_ok=True)
+            golden_file(component).write_text(as_text(tools), "utf-8")
+        size = size_bytes(tools)
+        console.print(
+            f"{component}: {len(tools)} tools, {size} bytes, about {size // BYTES_PER_TOKEN} tokens"
+        )
+    if wanted.check and differ:
+        console.print(
+            f"What a model sees has changed: {', '.join(differ)}. "
+            "Run `make golden` and read the diff."
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The lab with every wire real and a clock that stands still, met through MCP as an agent does."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client
+from numpy.typing import ArrayLike
+
+from interlock_agents.connection import Servers
+from interlock_guardrails.rules import SiteRules
+from interlock_plant.halls import lab_site
+from interlock_plant.jobs import lab_jobs
+from interlock_plant.load import SyntheticLoad
+from interlock_plant.plant import Plant
+from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.twin import ExchangeTwin
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
+from interlock_servers.identity import SCOPE_PROPOSE, SCOPE_READ
+from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.maxlps.twin import DpsTwin
+from interlock_servers.site import Site, SiteSettings, open_site
+from interlock_servers.transports.broker import local_broker
+from interlock_servers.transports.mqtt import MqttSettings
+from interlock_tools.change import ENDED, Change, ChangeState
+from interlock_tools.clock import ManualClock
+from interlock_tools.identity import Principal, PrincipalKind
+
+START = datetime(2026, 9, 1, 6, 0, tzinfo=UTC)
+PATIENCE_S = 20.0  # of the machine's time
+DPS_DEADLINE_S = 2.0
+FEEDS = ("feed-a", "feed-b")
+AGENT = Principal(
+    id="agent:power",
+    kind=PrincipalKind.AGENT,
+    authenticated_by="token:local",
+    scopes=frozenset({SCOPE_READ, SCOPE_PROPOSE}),
+    owner="person:owner",
+)
+OPERATOR = Principal(
+    id="person:operator-1",
+    kind=PrincipalKind.PERSON,
+    authenticated_by="console:local",
+    roles=frozenset({"operator"}),
+)
+AT_REST = ENDED | {ChangeState.AWAITING_APPROVAL}
+
+
+class CountingClock(ManualClock):
+    """A manual clock that knows how many wait for it: the worker's pulse, and each open change."""
+
+    def __init__(self, start: datetime) -> None:
+        super().__init__(start)
+        self.waiting = 0
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `advance`."""
+        self.waiting += 1
+        try:
+            await super().sleep(seconds)
+        finally:
+            self.waiting -= 1
+
+
+class ListenedPlant(Plant):
+    """A plant that tells when it was commanded, so that a test can act in that very moment."""
+
+    when_commanded: Callable[[], None] = staticmethod(lambda: None)
+
+    def command_caps(self, gpu_index: ArrayLike, cap_w: ArrayLike) -> None:
+        """Set power caps, then tell."""
+        super().command_caps(gpu_index, cap_w)
+        self.when_commanded()
+
+
+@dataclass
+class Lab:
+    """A plant, its twins and a site of ours over them; the site is met through `call` only."""
+
+    clock: CountingClock
+    plant: ListenedPlant
+    bms: ExchangeTwin
+    dps: DpsTwin
+    grid: GridIsvTwin
+    agent: FlexAgentTwin
+    site: Site
+    end_broker: Callable[[], Awaitable[None]]
+    clients: dict[str, Client] = field(default_factory=dict)
+
+    async def call(self, component: str, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured answer of a tool; ComponentError carries the text of a tool's error."""
+        return await Servers(self.clients).call(component, tool, **arguments)
+
+    async def propose(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Propose a change of power; the change as the agent sees it."""
+        return await self.call("maxlps", tool, reason="a test of limits", **arguments)
+
+    async def second(self) -> None:
+        """Let a second pass for everybody, and wait until the site has heard of it."""
+        self.plant.step()
+        self.clock.advance(1.0)
+        await self.agent.step()
+        before = await self._taken()
+        said = await self.bms.publish_once()
+        with anyio.fail_after(PATIENCE_S):
+            while await self._taken() < before + said:  # noqa: ASYNC110 (the network tells nobody)
+                await anyio.sleep(0.002)
+
+    async def silence(self, seconds: int) -> None:
+        """Let time pass while no meter says a word."""
+        for _ in range(seconds):
+            self.plant.step()
+        self.clock.advance(seconds)
+
+    async def until(self, component: str, tool: str, holds: Callable[[Any], bool]) -> Any:
+        """The first answer of a read for which `holds`, bounded in real time."""
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                answer = await self.call(component, tool)
+                if holds(answer):
+                    return answer
+                await anyio.sleep(0.01)
+
+    async def limit(self, limit_w: float) -> None:
+        """The grid limits the site from now on, and the site knows."""
+        await self.grid.set_target(limit_w)
+        await self.until("flex", "grid_limit", lambda grid: grid.get("limit_w") == limit_w)
+
+    async def approve(self, change: dict[str, Any]) -> None:
+        """An operator votes yes."""
+        row = await self.site.guard.get(change["change_id"])
+        await self.site.approvals.vote(
+            OPERATOR, row.change_id, approve=True, shown_digest=row.binding_digest or ""
+        )
+
+    async def end_of(self, change: dict[str, Any], within_s: int = 120) -> Change:
+        """The change at its end, at most `within_s` simulated seconds from now."""
+        for _ in range(within_s):
+            await self.second()
+            row = await self._settled(change["change_id"])
+            if row.ended:
+                return row
+        raise TimeoutError(row.sentence())
+
+    async def _settled(self, change_id: str) -> Change:
+        """The change once the worker waits for the clock again: its pulse, and its own sleep."""
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                row = await self.site.guard.get(change_id)
+                if row.state in AT_REST or self.clock.waiting >= 2:
+                    return row
+                self.site.guard.wake_worker()
+                await anyio.sleep(0.002)
+
+    async def _taken(self) -> int:
+        health = await self.call("exchange", "bus_health")
+        rejected: dict[str, int] = health["rejected"]
+        return int(health["accepted"]) + sum(rejected.values())
+
+    def writes(self) -> int:
+        """How often DPS was told to set limits."""
+        return self.dps.calls["UpdateGPUPolicies"]
+
+
+@asynccontextmanager
+async def open_lab(folder: Path, *, bundle: str = "supervised") -> AsyncIterator[Lab]:
+    """64 nodes at work, every meter and the grid known, nothing limited."""
+    site = lab_site()
+    jobs = lab_jobs(site)
+    clock = CountingClock(START)
+    plant = ListenedPlant(site, jobs, seed=7, start=START, load=SyntheticLoad(jobs, seed=7))
+    isv_key, agent_key = make_key("acme-1"), make_key("maxlps-1")
+    keys = write_jwks(folder / "jwks.json", [isv_key, agent_key])
+    async with AsyncExitStack() as stack:
+        brokers = await stack.enter_async_context(AsyncExitStack())
+        broker = await brokers.enter_async_context(local_broker())
+        bms = await stack.enter_async_context(ExchangeTwin(plant, broker, clock))
+        dps = await stack.enter_async_context(DpsTwin(plant, clock))
+        grid = GridIsvTwin(broker, isv_key, clock)
+        agent = FlexAgentTwin(broker, plant, agent_key, jwks([isv_key]), clock)
+        await stack.enter_async_context(grid)
+        await stack.enter_async_context(agent)
+        settings = SiteSettings(
+            rules=SiteRules(site_id="lab", gpus=site.gpu_count, hosts=len(site.nodes)),
+            bundle=bundle,
+            data_dir=folder / "site",
+            exchange=ExchangeSettings(mqtt=_mqtt(broker, "exchange"), site_id="lab"),
+            flex=FlexSettings(
+                mqtt=_mqtt(broker, "flex"),
+                jwks_file=keys,
+                trusted={grid.source: (isv_key.kid,), agent.source: (agent_key.kid,)},
+                site_id="lab",
+                feeds=FEEDS,
+            ),
+            maxlps=MaxlpsSettings(
+                address=dps.address, tls=False, site_id="lab", deadline_s=DPS_DEADLINE_S
+            ),
+        )
+        ours = await stack.enter_async_context(open_site(settings, clock, lambda: AGENT))
+        lab = Lab(clock, plant, bms, dps, grid, agent, ours, brokers.aclose)
+        for name, face in ours.faces.items():
+            lab.clients[name] = await stack.enter_async_context(Client(face.server()))
+        await lab.until("exchange", "bus_health", lambda health: bool(health["connected"]))
+        await lab.second()
+        await lab.until("exchange", "site_power", lambda power: power.get("power_w") is not None)
+        await lab.until("flex", "grid_limit", lambda limit: bool(limit["known"]))
+        yield lab
+
+
+def _mqtt(broker: str, client_id: str) -> MqttSettings:
+    return MqttSettings(brokers=(broker,), client_id=f"interlock-{client_id}")
