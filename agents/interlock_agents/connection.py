@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from interlock_tools.errors import ComponentError
@@ -26,11 +26,15 @@ class Servers:
         """The structured answer of one tool.
 
         Raises:
-            ComponentError: the tool answered with an error; its text is the tool's own.
+            ComponentError: the tool answered with an error; its text is the tool's own. Or there
+                was no answer in time: what was proposed may have been taken.
         """
-        result = await self._clients[component].call_tool(
-            tool, arguments, read_timeout_seconds=CALL_TIMEOUT_S
-        )
+        try:
+            result = await self._clients[component].call_tool(
+                tool, arguments, read_timeout_seconds=CALL_TIMEOUT_S
+            )
+        except MCPError as error:
+            raise ComponentError(component, tool, str(error)) from error
         if result.is_error or result.structured_content is None:
             said = " ".join(getattr(part, "text", "") for part in result.content)
             raise ComponentError(component, tool, said or "it gave no structured answer")

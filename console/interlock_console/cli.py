@@ -128,6 +128,12 @@ def list_waiting(config: Config = DEFAULT_FILE) -> None:
 
 
 @approvals.command()
+def show(change_id: ChangeId, config: Config = DEFAULT_FILE) -> None:
+    """One change with all its arguments: what a vote would approve."""
+    _run(decisions.show_change(console, _settings(config), change_id))
+
+
+@approvals.command()
 def approve(
     change_id: ChangeId,
     digest: Annotated[

@@ -7,13 +7,16 @@ import anyio.to_thread
 from rich.console import Console
 
 from interlock_console.settings import InterlockSettings, local_person, roles_of_user
+from interlock_guardrails import changes
 from interlock_guardrails.stop import record_stop
 from interlock_servers.site import Authority, open_authority
+from interlock_tools.canonical import canonical
 from interlock_tools.change import Change
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import ConflictError
 
 SHOWN_DIGITS = 12
+LISTED_CHARS = 600  # of the arguments, in a list
 
 
 async def show_waiting(console: Console, settings: InterlockSettings) -> int:
@@ -22,9 +25,26 @@ async def show_waiting(console: Console, settings: InterlockSettings) -> int:
     async def show(authority: Authority) -> None:
         waiting = await authority.approvals.waiting()
         for change in waiting:
-            _print(console, change)
+            for line in described(change, LISTED_CHARS):
+                console.print(line, markup=False)
         if not waiting:
             console.print("nothing waits for people")
+
+    return await _with_authority(settings, show)
+
+
+async def show_change(console: Console, settings: InterlockSettings, change_id: str) -> int:
+    """Print one change with all its arguments, whatever its state.
+
+    Raises:
+        FactoryError: there is no such change.
+    """
+
+    async def show(authority: Authority) -> None:
+        change = await authority.store.read(lambda connection: changes.get(connection, change_id))
+        for line in described(change):
+            console.print(line, markup=False, soft_wrap=True)
+        console.print(f"  {change.state}", markup=False)
 
     return await _with_authority(settings, show)
 
@@ -103,19 +123,29 @@ async def _with_authority(
     return 0
 
 
-def _print(console: Console, change: Change) -> None:
+def described(change: Change, arguments_chars: int | None = None) -> list[str]:
+    """What a voter must know of a change, a line each; None shows its arguments whole.
+
+    Whatever came from an agent or the plant stays on its line: it cannot write another.
+    """
     decision, radius = change.decision, change.blast_radius
-    console.print(f"{change.change_id}  {change.operation} on {change.target}", markup=False)
-    console.print(f"  asked by {change.requester.id}: {change.reason}", markup=False)
+    arguments = canonical(change.arguments).decode()
+    shown = arguments[:arguments_chars]
+    if len(shown) < len(arguments):
+        shown += f" … {len(arguments)} characters; `interlock approvals show {change.change_id}`"
+    lines = [
+        f"{change.change_id}  {change.operation} on {change.target}",
+        f"  asked by {change.requester.id}: {change.reason}",
+        f"  arguments {shown}",
+    ]
     if decision is not None:
-        console.print(f"  {decision.sentence()}", markup=False)
+        lines.append(f"  {decision.sentence()}")
     if radius is not None:
-        console.print(
+        lines.append(
             f"  reaches {radius.gpus} GPUs, {len(radius.hosts)} hosts, jobs "
             f"{', '.join(sorted(radius.jobs)) or 'none known'}; moves {radius.watts_moved} W, "
-            f"{radius.power_rise_w} W of it up",
-            markup=False,
+            f"{radius.power_rise_w} W of it up"
         )
-    console.print(
-        f"  digest {(change.binding_digest or '')[:SHOWN_DIGITS]}  until {change.expires_at}"
-    )
+    bound = (change.binding_digest or "")[:SHOWN_DIGITS]
+    lines.append(f"  digest {bound}  until {change.expires_at}")
+    return ["".join(each if each.isprintable() else "\ufffd" for each in line) for line in lines]

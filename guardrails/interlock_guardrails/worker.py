@@ -5,7 +5,6 @@ act without an outcome is unknown and is read back from the plant, never sent ag
 while one change is carried out is that change's trouble; the others go on.
 """
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -243,19 +242,20 @@ class Worker:
         """
         operation, arguments = self._parsed(change)
         begun = change.history[-1].at
-        for look in itertools.count(1):
+        looks = 0
+        while True:
+            looks += 1
             verdict = await verdict_of(operation, arguments, FactSet(change.facts), begun)
             evidence = {**change.evidence, "verified": verdict.model_dump(mode="json")}
             if verdict.held is Held.YES:
                 why = f"{verdict.source} shows it"
                 return await self._move(change, S.SUCCEEDED, why, evidence=evidence)
             elapsed_s = (self._clock.now() - begun).total_seconds()
-            waited_s = max(elapsed_s, (look - 1) * VERIFY_EVERY_S)
+            waited_s = max(elapsed_s, (looks - 1) * VERIFY_EVERY_S)
             if verdict.held is Held.NO or waited_s >= operation.deadline_s:
                 why = f"{verdict.source} does not show it after {waited_s:.0f} s"
                 return await self._fail(change, why, evidence=evidence)
             await self._clock.sleep(VERIFY_EVERY_S)
-        raise AssertionError("the looks never end")
 
     # ── after a failure ───────────────────────────────────────────────────────────────────────
 

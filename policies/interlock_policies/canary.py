@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from interlock_policies.rules import BundleError, Rule
-from interlock_policies.situation import Situation
+from interlock_policies.situation import Situation, merged
 from interlock_tools.operation import Effect
 
 # A small site where nothing is wrong: one host of ten, in a window, nothing else open.
@@ -39,7 +39,7 @@ def canary_for(rule: Rule, operations: Mapping[str, Effect]) -> Situation:
     Raises:
         BundleError: the `@canary` describes no situation that could exist.
     """
-    request = _merged(_ORDINARY, rule.canary or {})
+    request = merged(_ORDINARY, rule.canary or {})
     operation = request.setdefault("operation", f"canary.{request['effect']}")
     request["effect"] = operations.get(operation, request["effect"])
     try:
@@ -48,14 +48,3 @@ def canary_for(rule: Rule, operations: Mapping[str, Effect]) -> Situation:
         raise BundleError(
             f"{rule.file}: {rule.rule_id}: @canary is no situation: {error}"
         ) from error
-
-
-def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in patch.items():
-        below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            merged[key] = _merged(below, value)
-        else:
-            merged[key] = value
-    return merged

@@ -59,6 +59,7 @@ class PolicyGate:
 
     Attributes:
         operations: the registered operations and their effects; no other can be asked about.
+        policies: the texts that it was made from, by file.
         rules: every rule, in the order of the files.
         version: SHA-256 over schema and policies; another rule or operation is another version.
     """
@@ -72,6 +73,7 @@ class PolicyGate:
         """
         schema_text = schema_for(operations)
         self.operations: Mapping[str, Effect] = MappingProxyType(dict(operations))
+        self.policies: Mapping[str, str] = MappingProxyType(dict(policies))
         self.version = digest({"schema": schema_text, "policies": list(policies.values())})
         try:
             self._schema = cedarpy.Schema.from_str(schema_text)

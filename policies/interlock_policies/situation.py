@@ -3,6 +3,7 @@
 The guard measures it. Nothing in it is taken from what a caller claims.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,3 +107,15 @@ def share_permille(part: int, whole: int) -> int:
     Of a whole that nobody knows (0) every part is all of it.
     """
     return -(-part * WHOLE // whole) if whole > 0 else WHOLE
+
+
+def merged(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of a situation, changed by a patch: tables are merged, all else is replaced."""
+    out = dict(document)
+    for key, value in patch.items():
+        below = out.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            out[key] = merged(below, value)
+        else:
+            out[key] = value
+    return out

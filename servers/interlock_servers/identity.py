@@ -21,6 +21,7 @@ SCOPE_READ = "interlock:read"
 SCOPE_PROPOSE = "interlock:propose"
 AUDIENCE = "interlock-mcp"
 ALGORITHMS = ["ES256"]
+NAME_MAX_CHARS = 200
 
 WhoCalls = Callable[[], Principal]
 
@@ -86,10 +87,15 @@ def _claims_hold(claims: dict[str, Any], issuer_url: str, now: datetime) -> bool
         and claims.get("aud") == AUDIENCE
         and isinstance(expires, int)
         and now.timestamp() < expires
-        and isinstance(claims.get("sub"), str)
         and isinstance(claims.get("scope"), str)
-        and claims.get("kind") in {kind.value for kind in PrincipalKind}
+        and _is_name(claims.get("sub"))
+        and all(claims.get(who) is None or _is_name(claims[who]) for who in ("owner", "act_for"))
+        and claims.get("kind") in [kind.value for kind in PrincipalKind]
     )
+
+
+def _is_name(claim: object) -> bool:
+    return isinstance(claim, str) and 0 < len(claim) <= NAME_MAX_CHARS
 
 
 def caller_by_token() -> Principal:

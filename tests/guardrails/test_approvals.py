@@ -2,11 +2,16 @@
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
+from interlock_guardrails import changes
+from interlock_policies.bundles import load_bundle
 from interlock_tools.change import ChangeState
 from interlock_tools.errors import ConflictError, InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
+from interlock_tools.operation import Effect
 from tests.guardrails.conftest import AGENT, House, person
+from tests.guardrails.valve import MoveValve
 
 OPERATOR = person("person:operator-1", "operator")
 
@@ -70,6 +75,37 @@ async def test_a_late_vote_does_not_count(house: House) -> None:
         await house.approve(change, OPERATOR)
 
 
+async def test_a_clock_that_goes_back_does_not_lengthen_an_approval(house: House) -> None:
+    """Before it was proposed nobody can have approved it, and nothing is begun on such a clock."""
+    change = await house.propose(50)
+    approved = await house.propose(60)
+    await house.approve(approved, OPERATOR)
+    house.clock.advance(-3600)
+
+    with pytest.raises(ConflictError, match="expired"):
+        await house.approve(change, OPERATOR)
+    async with house.working():
+        ended = [await house.end_of(change), await house.end_of(approved)]
+
+    assert [each.state for each in ended] == [ChangeState.EXPIRED, ChangeState.EXPIRED]
+    assert house.valve.acts == []
+
+
+async def test_a_vote_on_an_old_look_of_the_change_does_not_overwrite_another(
+    house: House,
+) -> None:
+    """Two people vote at once on two replicas: the second must look again."""
+    change = await house.propose(50)
+
+    def vote_twice(connection: Connection) -> None:
+        seen = changes.get(connection, change.change_id)
+        changes.amend(connection, seen, evidence={"vote": "the first"})
+        changes.amend(connection, seen, evidence={"vote": "the second"})
+
+    with pytest.raises(ConflictError, match="look again"):
+        await house.guard.store.write(vote_twice)
+
+
 async def test_a_rejection_ends_it(house: House) -> None:
     """One no is a no; a later yes finds nothing open."""
     change = await house.propose(50)
@@ -115,3 +151,32 @@ async def test_an_agent_is_not_a_person_whatever_it_calls_itself(house: House) -
 
     with pytest.raises(InvalidRequestError):
         await house.approve(change, pretender)
+
+
+class InterruptWork(MoveValve):
+    """The same move, declared to interrupt running work: two people have to agree."""
+
+    effect = Effect.DISRUPTIVE
+
+
+async def test_two_people_are_two_people(house: House) -> None:
+    """One vote of two does nothing, the same person twice is one, and the second begins it once."""
+    operation = InterruptWork(house.valve)
+    house.guard.operations = {operation.name: operation}
+    house.guard.gate = load_bundle("supervised", {operation.name: operation.effect})
+    change = await house.propose(50)
+
+    async with house.working():
+        first = await house.approve(change, OPERATOR)
+        with pytest.raises(ConflictError, match="voted already"):
+            await house.approve(change, OPERATOR)
+        house.clock.advance(2.0)
+        await anyio.wait_all_tasks_blocked()
+        assert first.state is ChangeState.AWAITING_APPROVAL
+        assert house.valve.acts == []
+        await house.approve(change, person("person:operator-2", "operator"))
+        ended = await house.end_of(change)
+
+    assert ended.state is ChangeState.SUCCEEDED
+    assert [vote.voter for vote in ended.votes] == ["person:operator-1", "person:operator-2"]
+    assert house.valve.acts == [50]

@@ -258,9 +258,12 @@ async def test_arguments_that_cannot_work_name_themselves(
     assert house.ledger.read(0, 10)[-1]["kind"] == "refused"
 
 
-@pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
-async def test_a_change_without_a_reason_is_an_error(house: House, reason: str) -> None:
-    """People approve reasons."""
+@pytest.mark.parametrize(
+    "reason",
+    ["", "   ", "x" * 501, "fine\n  digest 0123", "fine\x1b[2K", "enif\u202e", "\ud800"],
+)
+async def test_a_change_without_a_plain_reason_is_an_error(house: House, reason: str) -> None:
+    """People approve reasons; one that moves the cursor or the letters shows them another."""
     with pytest.raises(InvalidRequestError, match="reason"):
         await house.propose(50, reason=reason)
 

@@ -9,8 +9,9 @@ class BlastRadius(BaseModel):
     """What a change touches, and what it would break if it were carried out.
 
     `watts_moved` is the sum over GPUs of the absolute change of their limit; `power_rise_w` the sum
-    over those GPUs whose limit goes up, so that 0 means that no single one rises. `slo_floors_broken` and `budgets_broken`
-    name the jobs and power domains that could no longer hold their promise.
+    over those GPUs whose limit goes up, so that 0 means that no single one rises.
+    `slo_floors_broken` and `budgets_broken` name the jobs and power domains that could no longer
+    hold their promise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,21 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from interlock_guardrails.engine import read_only
-from interlock_guardrails.ledger import merkle, reads, rows
+from interlock_guardrails.ledger import merkle, ocsf, reads, rows
+from interlock_guardrails.ledger.outside import compare
+from interlock_guardrails.ledger.publishing import Publisher
 from interlock_guardrails.ledger.records import Draft, RecordKind, draft
 from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.ledger.sinks import Sink
 from interlock_guardrails.ledger.tables import checkpoints, records
-from interlock_guardrails.ledger.verify import Verification, parse_key, verify_lines
+from interlock_guardrails.ledger.verify import (
+    Verification,
+    VerifyKey,
+    parse_key,
+    verify_lines,
+)
 from interlock_tools.clock import Clock
-from interlock_tools.errors import InvalidRequestError
+from interlock_tools.errors import ConflictError, InvalidRequestError
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +52,14 @@ class Ledger:
         checkpoint_every: records after which a checkpoint is signed, at most a second late.
         checkpoint_after_s: seconds after which a record is covered by one in any case.
         read_capacity: read records that may wait for the disk before further ones are dropped.
+        former_keys: the public keys that signed before this one, oldest first.
+        renew: gives the key again when another process has changed it.
+        overruled_by: the person who says that this store and this key are right although an
+            outside checkpoint or the store contradicts them; that goes on record.
 
     Raises:
-        ConflictError: the store holds the log of another origin, or its records and tree differ.
+        ConflictError: the store holds the log of another origin, its records and tree differ, it
+            is older than or different from what was published, or another key signs it.
     """
 
     def __init__(
@@ -61,15 +73,18 @@ class Ledger:
         checkpoint_every: int = 256,
         checkpoint_after_s: float = 60.0,
         read_capacity: int = reads.CAPACITY,
+        former_keys: Sequence[str] = (),
+        renew: Callable[[], Signer] | None = None,
+        overruled_by: str | None = None,
     ) -> None:
         self._engine, self._readers = engine, read_only(engine)
         self._signer, self._origin, self._clock = signer, origin, clock
-        self._sinks = tuple(sinks)
+        self._former, self._renew = tuple(former_keys), renew
         self._checkpoint_every, self._checkpoint_after_s = checkpoint_every, checkpoint_after_s
         self._publishing = threading.Lock()
-        self._published: dict[str, int] = {}  # by sink, the size of its newest checkpoint
-        self._failing: set[str] = set()
+        self._publisher = Publisher(sinks, partial(self._note, RecordKind.CHECKPOINT))
         rows.begin(engine, origin)
+        self._compare(sinks, overruled_by)
         self._reads = reads.GroupCommit(self._write_reads, capacity=read_capacity)
         self._closing = threading.Event()
         self._watch = threading.Thread(target=self._look, name="ledger-checkpoints", daemon=True)
@@ -138,13 +153,56 @@ class Ledger:
         with self._publishing:
             with self._engine.begin() as connection:
                 tree = rows.locked_tree_of(connection)
+                self._check_key(connection)
                 known = select(checkpoints.c.note).where(checkpoints.c.size == tree.size)
                 note: str | None = connection.scalar(known)
                 if note is None:
                     note = self._signer.sign_checkpoint(self._origin, tree.size, tree.root())
                     connection.execute(insert(checkpoints).values(size=tree.size, note=note))
-            self._publish(tree.size, note)  # only now: what is published cannot be rolled back
+            self._publisher.publish(tree.size, note)  # only now: it cannot be rolled back any more
         return note
+
+    def rotate(self, new: Signer, *, by: str) -> str:
+        """Let another key sign from now on, and return the checkpoint that both keys signed.
+
+        It covers the record that names the new key, so that whoever trusts the old one can follow.
+
+        Raises:
+            ConflictError: another key is in force than ours; nothing was done.
+        """
+        with self._publishing:
+            with self._engine.begin() as connection:
+                rows.locked_tree_of(connection)
+                self._check_key(connection)
+                old = self._signer
+                body = {"what": "ledger_key", "old_vkey": old.vkey, "new_vkey": new.vkey, "by": by}
+                self.append(connection, RecordKind.CONFIG_CHANGED, body)
+                tree = rows.tree_of(connection)
+                note = old.sign_checkpoint(self._origin, tree.size, tree.root())
+                note = new.sign_too(note)
+                connection.execute(insert(checkpoints).values(size=tree.size, note=note))
+                rows.put_in_force(connection, new.vkey, tree.size)
+            self._take(new)
+            self._publisher.publish(tree.size, note)
+        return note
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The public keys of the log, oldest first: what a verifier needs."""
+        return (*self._former, self._signer.vkey)
+
+    @property
+    def origin(self) -> str:
+        """The name of the log."""
+        return self._origin
+
+    def sign(self, text: str) -> str:
+        """A text signed by the key of the log, as a C2SP note.
+
+        Raises:
+            InvalidRequestError: the text does not end in a newline, or holds control characters.
+        """
+        return self._signer.sign_note(text)
 
     def checkpoint_if_due(self) -> None:
         """Sign a checkpoint if enough records, or an old one, are uncovered; runs every second."""
@@ -171,6 +229,23 @@ class Ledger:
         with self._readers.connect() as connection:
             return [json.loads(canonical) for canonical in connection.scalars(query.limit(limit))]
 
+    def canonical(self, seq: int) -> bytes:
+        """The bytes of one record, as they were hashed.
+
+        Raises:
+            InvalidRequestError: there is no such record.
+        """
+        with self._readers.connect() as connection:
+            record = connection.scalar(select(records.c.canonical).where(records.c.seq == seq))
+        if not isinstance(record, bytes):
+            raise InvalidRequestError(f"the log has no record {seq}")
+        return record
+
+    def newest_checkpoint(self, covers: int = 0) -> str | None:
+        """The note of the newest signed checkpoint, if it covers record `covers`."""
+        with self._readers.connect() as connection:
+            return rows.newest_note(connection, covers)
+
     def inclusion_proof(self, seq: int, size: int | None = None) -> Proof:
         """That record `seq` is in the tree of `size` records, by default of all.
 
@@ -193,15 +268,19 @@ class Ledger:
         The export is of one moment. What no checkpoint covers yet rests on no signature: call
         `checkpoint` before.
         """
-        with path.open("wb") as file, self._readers.connect() as connection:
-            file.writelines(rows.export_lines(connection))
-            return rows.tree_of(connection).size
+        return self._write(path, rows.export_lines)
+
+    def export_ocsf(self, path: Path) -> int:
+        """Write the records as OCSF events, one JSON line each; returns the number of records."""
+        return self._write(
+            path, lambda connection: ocsf.lines(rows.export_lines(connection), self._origin)
+        )
 
     def verify_self(self) -> Verification:
         """Verify the store's own rows and head as an outsider would verify an export of them."""
-        key = parse_key(self._signer.vkey)
         with self._readers.connect() as connection:
-            result = verify_lines(rows.export_lines(connection), [key], origin=self._origin)
+            lines = rows.export_lines(connection)
+            result = verify_lines(lines, self._keys(), origin=self._origin)
             tree = rows.tree_of(connection)
         if result.ok and (tree.size, tree.root()) != (result.records, result.root):
             return result._replace(
@@ -209,6 +288,9 @@ class Ledger:
                 sentence=f"the head of the tree says {tree.size} records and is not theirs",
                 first_bad=min(tree.size, result.records),
             )
+        if result.ok and self._signer.vkey not in {key.text for key in result.signed_by}:
+            sentence = "the last checkpoint is not signed by the key in force"
+            return result._replace(ok=False, sentence=sentence, first_bad=result.covered)
         return result
 
     def _look(self) -> None:
@@ -226,27 +308,64 @@ class Ledger:
         with self._engine.begin() as connection:
             rows.extend(connection, batch)
 
-    def _publish(self, size: int, note: str) -> None:
-        for sink in self._sinks:
-            if self._published.get(sink.name) == size:
-                continue
-            body: dict[str, Any] = {"sink": sink.name, "size": size}
-            try:
-                sink.publish(note)
-            except Exception as error:  # the other places must get theirs, whatever this one does
-                logger.warning("a checkpoint was not published", exc_info=error, extra=body)
-                if sink.name not in self._failing:
-                    self._failing.add(sink.name)
-                    self._note(body | {"published": False, "why": str(error)})
-                continue
-            self._published[sink.name] = size
-            if sink.name in self._failing:
-                self._failing.remove(sink.name)
-                self._note(body | {"published": True})
-
-    def _note(self, body: Mapping[str, Any]) -> None:
+    def _note(self, kind: RecordKind, body: Mapping[str, Any]) -> None:
         with self._engine.begin() as connection:
-            self.append(connection, RecordKind.CHECKPOINT, body)
+            self.append(connection, kind, body)
+
+    def _keys(self) -> list[VerifyKey]:
+        return [parse_key(vkey) for vkey in self.vkeys]
+
+    def _take(self, signer: Signer) -> None:
+        self._former = tuple(key for key in self.vkeys if key != signer.vkey)
+        self._signer = signer
+
+    def _check_key(self, connection: Connection) -> None:
+        """With the head locked: sign with nothing but the key in force."""
+        in_force = rows.key_in_force(connection)
+        if in_force is None:  # a store from before keys could change
+            rows.put_in_force(connection, self._signer.vkey, 0)
+            return
+        if in_force != self._signer.vkey and self._renew is not None:
+            self._take(self._renew())
+        if in_force != self._signer.vkey:
+            ours, theirs = parse_key(self._signer.vkey), parse_key(in_force)
+            raise ConflictError(f"the log is signed by {theirs.short}, and our key is {ours.short}")
+
+    def _compare(self, sinks: Iterable[Sink], overruled_by: str | None) -> None:
+        """Go on only with a store that continues what was published, under the key in force."""
+        with self._readers.connect() as connection:
+            found = compare(connection, sinks, self._keys(), self._origin)
+        if found.contradictions and overruled_by is None:
+            raise ConflictError(
+                f"{'; '.join(found.contradictions)}. Nothing is written until a person says that "
+                "this store is the right one"
+            )
+        with self._engine.begin() as connection:
+            tree = rows.locked_tree_of(connection)
+            try:
+                self._check_key(connection)
+            except ConflictError:
+                if overruled_by is None:
+                    raise
+                old = rows.key_in_force(connection)
+                rows.put_in_force(connection, self._signer.vkey, tree.size)
+                body = {"what": "ledger_key_replaced", "old_vkey": old}
+                body |= {"new_vkey": self._signer.vkey, "by": overruled_by}
+                self.append(connection, RecordKind.CONFIG_CHANGED, body)
+            if found.contradictions:
+                overruled = {"what": "outside_checkpoint_overruled", "by": overruled_by}
+                overruled |= {"why": "; ".join(found.contradictions)}
+                self.append(connection, RecordKind.CONFIG_CHANGED, overruled)
+            for sink, why in found.unread.items():
+                unread = {"sink": sink, "read": False, "why": why}
+                self.append(connection, RecordKind.CHECKPOINT, unread)
+        if found.contradictions:
+            self.checkpoint()  # from now on this is what the outside places hold
+
+    def _write(self, path: Path, lines: Callable[[Connection], Iterable[bytes]]) -> int:
+        with path.open("wb") as file, self._readers.connect() as connection:
+            file.writelines(lines(connection))
+            return rows.tree_of(connection).size
 
     def _prove(self, spans: Callable[[int], list[merkle.Span]], size: int | None) -> Proof:
         with self._readers.connect() as connection:

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500  # records in one transaction
 LATE_S = 1.0  # how long a record may wait for company
+GATHER_S = 0.002  # a fraction of what a commit takes on most disks
 CAPACITY = 20_000  # records that may wait; some 10 MB
 
 
@@ -29,6 +30,8 @@ class GroupCommit:
         capacity: records that may wait before further ones are dropped.
         batch: records that are written without waiting for more, and the most in one batch.
         late_s: seconds that a record may wait.
+        gather_s: the longest time that a batch with callers waiting for it is held back, and only
+            while fewer of them are there than waited for the batch before.
     """
 
     def __init__(
@@ -38,17 +41,20 @@ class GroupCommit:
         capacity: int = CAPACITY,
         batch: int = BATCH,
         late_s: float = LATE_S,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._write = write
-        self._capacity, self._batch, self._late_s = capacity, batch, late_s
+        self._capacity, self._batch = capacity, batch
+        self._late_s, self._gather_s = late_s, gather_s
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._done = threading.Condition(self._lock)
         self._queue: deque[Draft] = deque()
         self._dropped = 0
         self._accepted = self._settled = self._wanted = 0  # running counts of records
+        self._joined = self._company = 0  # who waits for the next batch; who waited for the last
         self._failures = 0
-        self._failing = self._stopping = self._ended = False
+        self._failing = self._stopping = self._ended = self._gathering = False
         self._thread = threading.Thread(target=self._run, name="ledger-reads", daemon=True)
         self._thread.start()
 
@@ -109,7 +115,9 @@ class GroupCommit:
         """With the lock held: wait until so many records are committed, or a write failed."""
         failures = self._failures
         self._wanted = max(self._wanted, ticket)
-        self._work.notify()
+        self._joined += 1
+        if not self._gathering or self._joined >= self._company:
+            self._work.notify()
         while self._settled < ticket and self._failures == failures and not self._ended:
             self._done.wait()
         if self._settled < ticket:
@@ -126,6 +134,7 @@ class GroupCommit:
         """Wait and write one batch; False when it was the last turn."""
         with self._lock:
             self._work.wait_for(self._is_due, timeout=self._late_s)
+            self._gather()
             batch = list(islice(self._queue, self._batch))
             dropped, stopping = self._dropped, self._stopping
         written = self._try_write(batch, dropped) if batch or dropped else True
@@ -141,6 +150,17 @@ class GroupCommit:
                 self._wanted = self._settled
             self._done.notify_all()
             return not stopping or (written and bool(self._queue))
+
+    def _gather(self) -> None:
+        """With the lock held: where several waited for the last batch, give them time to return."""
+        if 1 < self._company > self._joined and not self._stopping:
+            self._gathering = True
+            self._work.wait_for(self._is_gathered, timeout=self._gather_s)
+            self._gathering = False
+        self._company, self._joined = min(self._joined, self._batch), 0
+
+    def _is_gathered(self) -> bool:
+        return self._stopping or self._joined >= self._company
 
     def _is_due(self) -> bool:
         full = len(self._queue) >= self._batch and not self._failing

@@ -1,13 +1,14 @@
 """The rows of the ledger: begin, extend, read; each function works in its caller's transaction."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from interlock_guardrails.ledger import merkle
 from interlock_guardrails.ledger.records import Draft
-from interlock_guardrails.ledger.tables import checkpoints, head, records
+from interlock_guardrails.ledger.tables import checkpoints, head, keys, records
 from interlock_guardrails.ledger.verify import (
     CompactRange,
     checkpoint_line,
@@ -54,19 +55,45 @@ def locked_tree_of(connection: Connection) -> CompactRange:
     return merkle.unpack(row.size, row.frontier)
 
 
+def key_in_force(connection: Connection) -> str | None:
+    """The public key that signs now; None in a store that never heard of one."""
+    vkey: str | None = connection.scalar(select(keys.c.vkey).order_by(keys.c.size.desc()).limit(1))
+    return vkey
+
+
+def put_in_force(connection: Connection, vkey: str, size: int) -> None:
+    """Let this key sign from `size` records on; call it with the head locked."""
+    connection.execute(delete(keys).where(keys.c.size == size))
+    connection.execute(insert(keys).values(size=size, vkey=vkey))
+
+
+def newest_note(connection: Connection, covers: int = 0) -> str | None:
+    """The note of the largest checkpoint, if it covers record `covers`."""
+    query = select(checkpoints.c.note).where(checkpoints.c.size > covers)
+    note: str | None = connection.scalar(query.order_by(checkpoints.c.size.desc()).limit(1))
+    return note
+
+
 def extend(connection: Connection, drafts: Sequence[Draft]) -> int:
     """Append records and the tree over them; returns the number of the first."""
     tree = locked_tree_of(connection)
     first = tree.size
-    rows = []
+    rows: list[tuple[int, bytes, bytes]] = []
     for seq, unnumbered in enumerate(drafts, first):
         record = unnumbered.numbered(seq)
         leaf = leaf_hash(record)
         tree.append(leaf)
-        rows.append({"seq": seq, "canonical": record, "leaf_hash": leaf})
-    connection.execute(insert(records), rows)
+        rows.append((seq, record, leaf))
+    connection.exec_driver_sql(_insert_sql(connection.dialect.paramstyle), rows)
     connection.execute(update(head).values(size=tree.size, frontier=merkle.pack(tree)))
     return first
+
+
+@lru_cache
+def _insert_sql(paramstyle: str) -> str:
+    """One statement per driver: what a Core insert makes of a batch costs more than the batch."""
+    marks = "?, ?, ?" if paramstyle == "qmark" else "%s, %s, %s"
+    return f"INSERT INTO {records.name} (seq, canonical, leaf_hash) VALUES ({marks})"  # noqa: S608
 
 
 def leaves(connection: Connection, start: int, end: int) -> Iterator[bytes]:

@@ -81,9 +81,17 @@ class Signer:
         """
         if not text.endswith("\n") or any(ord(c) < 0x20 and c != "\n" for c in text):
             raise InvalidRequestError("the text of a note ends in a newline and is plain otherwise")
-        signature = self._key_id + self._private_key.sign(text.encode())
-        return f"{text}\n\u2014 {self.name} {base64.b64encode(signature).decode()}\n"
+        return f"{text}\n{self._signature_line(text)}"
+
+    def sign_too(self, note: str) -> str:
+        """The same note with our signature under those that it has."""
+        text = note.rpartition("\n\n")[0] + "\n"
+        return note + self._signature_line(text)
 
     def sign_checkpoint(self, origin: str, size: int, root: bytes) -> str:
         """The signed checkpoint of the log `origin` at `size` records."""
         return self.sign_note(f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n")
+
+    def _signature_line(self, text: str) -> str:
+        signature = self._key_id + self._private_key.sign(text.encode())
+        return f"\u2014 {self.name} {base64.b64encode(signature).decode()}\n"

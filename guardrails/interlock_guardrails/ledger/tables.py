@@ -1,4 +1,4 @@
-"""The tables of the ledger: records, the head of the tree, checkpoints."""
+"""The tables of the ledger: records, the head of the tree, checkpoints, the key in force."""
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, Table, Text
 
@@ -30,4 +30,13 @@ checkpoints = Table(
     metadata,
     Column("size", _Number, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),
+)
+
+# Which key signs from how many records on, so that every process notices a change. Nothing rests
+# on it: what a verifier trusts is kept outside the store.
+keys = Table(
+    "ledger_key",
+    metadata,
+    Column("size", _Number, primary_key=True, autoincrement=False),
+    Column("vkey", Text, nullable=False),
 )

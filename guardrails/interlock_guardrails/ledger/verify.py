@@ -1,4 +1,4 @@
-"""Verify an export of the ledger with nothing but the export and a public key.
+"""Verify an export of the ledger, or one proof, with nothing but the file and a public key.
 
 It imports nothing of ours, so that it can be copied to a machine that trusts none of our code:
 the standard library, `cryptography`, and `rfc8785` for `--strict`. Hashing and proofs follow
@@ -7,6 +7,13 @@ RFC 6962 and RFC 9162; checkpoints follow C2SP `signed-note` and `tlog-checkpoin
 An export is JSON Lines, in the order of the log. A record is
 `{"leaf":"<SHA-256, hex>","record":<canonical JSON>}`; a checkpoint, `{"checkpoint":"<note>"}`,
 stands right after the records that it covers. What is hashed is the canonical JSON byte for byte.
+
+A key is changed by a record that names the old and the new one, under a checkpoint that both of
+them signed: whoever trusts the old key needs no other to go on, and from there on the old one
+counts no more.
+
+A proof is one JSON object: `{"proof":"inclusion","seq","record","hashes","checkpoint"}` or
+`{"proof":"consistency","old_checkpoint","hashes","checkpoint"}`, hashes in hex.
 """
 
 import argparse
@@ -32,6 +39,7 @@ _RECORD_END = re.compile(  # canonical JSON sorts its keys: these are always the
     rb',"seq":(0|[1-9][0-9]*)(?:,"span_id":"[0-9a-f]{16}","trace_id":"[0-9a-f]{32}")?,"v":1\}\Z'
 )
 _LONGEST_END_BYTES = 128
+_KEY_CHANGE = b'"what":"ledger_key"'
 _RECORD_KEYS = frozenset({"at", "body", "kind", "seq", "v"})
 _SPAN_KEYS = frozenset({"span_id", "trace_id"})
 
@@ -47,6 +55,17 @@ class VerifyKey(NamedTuple):
     key_id: bytes
     public_key: Ed25519PublicKey
 
+    @property
+    def text(self) -> str:
+        """The key as `name+hash+base64`."""
+        raw = ED25519 + self.public_key.public_bytes_raw()
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(raw).decode()}"
+
+    @property
+    def short(self) -> str:
+        """What people call it: the name and the hash."""
+        return f"{self.name}+{self.key_id.hex()}"
+
 
 class Checkpoint(NamedTuple):
     """What a signed checkpoint says of the log."""
@@ -56,11 +75,25 @@ class Checkpoint(NamedTuple):
     root: bytes
 
 
+class KeyChange(NamedTuple):
+    """Where another key began to sign: `size` records were covered before.
+
+    Announced: by a record that the old key signed, together with the new one. Otherwise only the
+    caller's word says that both keys are good.
+    """
+
+    size: int
+    old: VerifyKey
+    new: VerifyKey
+    announced: bool
+
+
 class Verification(NamedTuple):
     """The result: one sentence, and where the first bad record is when it does not hold.
 
     `records` and `root` describe what was read up to the end or the first fault; `covered` is how
-    many of the records rest on a signed checkpoint.
+    many of the records rest on a signed checkpoint; `signed_by` are the keys that signed the last
+    checkpoint.
     """
 
     ok: bool
@@ -69,6 +102,8 @@ class Verification(NamedTuple):
     covered: int
     root: bytes
     first_bad: int | None = None
+    changes: tuple[KeyChange, ...] = ()
+    signed_by: tuple[VerifyKey, ...] = ()
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -188,6 +223,15 @@ def open_note(note: str, keys: Iterable[VerifyKey]) -> str:
     Raises:
         BadNoteError: it is malformed, no known key signed it, or a known key's signature is wrong.
     """
+    return signed_text(note, keys)[0]
+
+
+def signed_text(note: str, keys: Iterable[VerifyKey]) -> tuple[str, tuple[VerifyKey, ...]]:
+    """The text of a signed note and which of the keys signed it, at least one.
+
+    Raises:
+        BadNoteError: it is malformed, no known key signed it, or a known key's signature is wrong.
+    """
     text, blank, tail = note.rpartition("\n\n")
     lines = tail.removesuffix("\n").split("\n")
     if not blank or not tail.endswith("\n") or len(lines) > MAX_SIGNATURES:
@@ -195,8 +239,8 @@ def open_note(note: str, keys: Iterable[VerifyKey]) -> str:
     if re.search("[\x00-\x09\x0b-\x1f\ud800-\udfff]", note):
         raise BadNoteError("the note holds control characters or is no UTF-8")
     text += "\n"
-    known = {(key.name, key.key_id): key.public_key for key in keys}
-    signed = False
+    known = {(key.name, key.key_id): key for key in keys}
+    signed: dict[str, VerifyKey] = {}
     for line in lines:
         dash, _, rest = line.partition(" ")
         name, _, encoded = rest.partition(" ")
@@ -207,13 +251,13 @@ def open_note(note: str, keys: Iterable[VerifyKey]) -> str:
         if key is None:
             continue
         try:
-            key.verify(signature[4:], text.encode())
+            key.public_key.verify(signature[4:], text.encode())
         except InvalidSignature:
             raise BadNoteError(f"the signature of {name} does not fit the note") from None
-        signed = True
+        signed[key.text] = key
     if not signed:
         raise BadNoteError("no key that we were given signed the note")
-    return text
+    return text, tuple(signed.values())
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -250,6 +294,25 @@ def record_line(leaf: bytes, record: bytes) -> bytes:
     return b'{"leaf":"%s","record":%s}\n' % (leaf.hex().encode(), record)
 
 
+def read_notes(content: bytes) -> Iterator[str]:
+    """The notes in a file of checkpoints: one as it is, or one JSON line for each.
+
+    Raises:
+        BadNoteError: a line holds no checkpoint.
+    """
+    if content and not content.startswith(b"{"):
+        yield content.decode(errors="replace")
+        return
+    for line in content.splitlines():
+        try:
+            note = json.loads(line)["checkpoint"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise BadNoteError("a line holds no checkpoint") from None
+        if not isinstance(note, str):
+            raise BadNoteError("a checkpoint is not text")
+        yield note
+
+
 def read_checkpoints(lines: Iterable[bytes], keys: Sequence[VerifyKey]) -> Iterator[Checkpoint]:
     """The checkpoints among `lines`, each with its signature verified.
 
@@ -257,13 +320,8 @@ def read_checkpoints(lines: Iterable[bytes], keys: Sequence[VerifyKey]) -> Itera
         BadNoteError: one of them is malformed or not signed by a known key.
     """
     for line in lines:
-        try:
-            note = json.loads(line)["checkpoint"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise BadNoteError("a line holds no checkpoint") from None
-        if not isinstance(note, str):
-            raise BadNoteError("a checkpoint is not text")
-        yield parse_checkpoint(open_note(note, keys))
+        for note in read_notes(line):
+            yield parse_checkpoint(open_note(note, keys))
 
 
 class _FaultError(Exception):
@@ -280,16 +338,21 @@ class _Reader:
     def __init__(
         self,
         keys: Sequence[VerifyKey],
-        outside: Iterable[Checkpoint],
+        outside: Iterable[Checkpoint | str],
         origin: str | None,
         strict: bool,
     ) -> None:
         self.tree = CompactRange()
         self.covered = -1  # no checkpoint seen
-        self._keys, self._origin, self._strict = keys, origin, strict
-        self._outside: dict[int, set[Checkpoint]] = {}
-        for checkpoint in outside:
-            self._outside.setdefault(checkpoint.size, set()).add(checkpoint)
+        self.changes: list[KeyChange] = []
+        self.signed_by: tuple[VerifyKey, ...] = ()
+        self._keys, self._origin, self._strict = list(keys), origin, strict
+        self._announced: list[tuple[int, VerifyKey, VerifyKey]] = []
+        self._retired: dict[str, int] = {}  # a key, and the size of the last tree that it may sign
+        self._outside: dict[int, set[Checkpoint | str]] = {}
+        for kept in outside:
+            checkpoint = parse_checkpoint(_text_of(kept)) if isinstance(kept, str) else kept
+            self._outside.setdefault(checkpoint.size, set()).add(kept)
 
     def read(self, lines: Iterable[bytes]) -> None:
         self._check_outside()
@@ -307,7 +370,10 @@ class _Reader:
                     "checkpoint",
                 )
         if self._outside:
-            self._missing(max(self._outside))
+            size = max(self._outside)
+            for kept in self._outside[size]:
+                self._opened(kept, "a checkpoint that was kept outside")
+            self._missing(size)
 
     def _record(self, stated_leaf: bytes, start: int, line: bytes) -> None:
         expected = self.tree.size
@@ -326,16 +392,27 @@ class _Reader:
             )
         if self._strict and not _is_canonical(record, expected):
             raise _FaultError(expected, f"record {expected} is not canonical JSON of a record")
+        if _KEY_CHANGE in record:
+            self._announce(expected, record)
         self.tree.append(leaf)
 
-    def _checkpoint_line(self, line: bytes) -> None:
+    def _announce(self, seq: int, record: bytes) -> None:
         try:
-            (checkpoint,) = read_checkpoints((line,), self._keys)
-        except BadNoteError as error:
-            first = max(self.covered, 0)
-            raise _FaultError(
-                first, f"the checkpoint after record {self.tree.size - 1} is bad: {error}"
-            ) from None
+            document = json.loads(record)
+            body = document["body"]
+            if document["kind"] == "config_changed" and body["what"] == "ledger_key":
+                old, new = parse_key(body["old_vkey"]), parse_key(body["new_vkey"])
+                self._announced.append((seq, old, new))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return  # it announces nothing that a signature could stand for
+
+    def _checkpoint_line(self, line: bytes) -> None:
+        where = f"the checkpoint after record {self.tree.size - 1}"
+        try:
+            (note,) = read_notes(line)
+        except (BadNoteError, ValueError) as error:
+            raise _FaultError(max(self.covered, 0), f"{where} is bad: {error}") from None
+        checkpoint, signed_by = self._opened(note, where)
         if checkpoint.size > self.tree.size:
             self._missing(checkpoint.size)
         if checkpoint.size < self.tree.size:
@@ -344,14 +421,35 @@ class _Reader:
                 f"record {checkpoint.size} stands before a checkpoint of {checkpoint.size} "
                 "records: lines are out of order",
             )
-        self._check(checkpoint)
+        self._check(checkpoint, signed_by)
 
     def _check_outside(self) -> None:
         if self._outside:
-            for checkpoint in self._outside.pop(self.tree.size, ()):
-                self._check(checkpoint)
+            for kept in self._outside.pop(self.tree.size, ()):
+                self._check(*self._opened(kept, "a checkpoint that was kept outside"))
 
-    def _check(self, checkpoint: Checkpoint) -> None:
+    def _opened(
+        self, kept: Checkpoint | str, where: str
+    ) -> tuple[Checkpoint, tuple[VerifyKey, ...]]:
+        """The checkpoint, once a key that counts has signed it."""
+        if not isinstance(kept, str):
+            return kept, ()
+        announced = [new for _, old, new in self._announced if self._may_announce(old)]
+        try:
+            text, signed_by = signed_text(kept, [*self._keys, *announced])
+            if not any(map(self._trusts, signed_by)):
+                raise BadNoteError("only a key that nothing vouches for signed it")
+            return parse_checkpoint(text), signed_by
+        except BadNoteError as error:
+            raise _FaultError(max(self.covered, 0), f"{where} is bad: {error}") from None
+
+    def _may_announce(self, key: VerifyKey) -> bool:
+        return self._trusts(key) and key.text not in self._retired
+
+    def _trusts(self, key: VerifyKey) -> bool:
+        return any(key.text == known.text for known in self._keys)
+
+    def _check(self, checkpoint: Checkpoint, signed_by: tuple[VerifyKey, ...]) -> None:
         first = max(self.covered, 0)
         self._origin = self._origin or checkpoint.origin
         if checkpoint.origin != self._origin:
@@ -364,7 +462,30 @@ class _Reader:
                 f"the log was rewritten: records {first} to {checkpoint.size - 1} are not those "
                 "that were signed",
             )
+        if signed_by:
+            self._follow_keys(checkpoint.size, signed_by)
         self.covered = checkpoint.size
+
+    def _follow_keys(self, size: int, signed_by: tuple[VerifyKey, ...]) -> None:
+        names = {key.text for key in signed_by}
+        for announced in list(self._announced):
+            seq, old, new = announced
+            if seq < size and {old.text, new.text} <= names and self._may_announce(old):
+                self._announced.remove(announced)
+                self._retired[old.text] = size
+                self._retired.pop(new.text, None)
+                self._keys.append(new)
+                self.changes.append(KeyChange(size, old, new, announced=True))
+        if all(self._retired.get(name, size) < size for name in names):
+            raise _FaultError(
+                max(self.covered, 0),
+                f"the checkpoint of {size} records is signed by {signed_by[0].short} only, which "
+                f"was retired at {self._retired[signed_by[0].text]}",
+            )
+        if self.signed_by and not names & {key.text for key in self.signed_by}:
+            before = max(self.covered, 0)
+            self.changes.append(KeyChange(before, self.signed_by[-1], signed_by[0], False))
+        self.signed_by = signed_by
 
     def _missing(self, size: int) -> None:
         raise _FaultError(
@@ -372,6 +493,11 @@ class _Reader:
             f"record {self.tree.size} is missing: the log was truncated, a signed checkpoint "
             f"covers {size} records",
         )
+
+
+def _text_of(note: str) -> str:
+    """What a note says, signed or not."""
+    return note.rpartition("\n\n")[0] + "\n"
 
 
 def _number(digits: str) -> int | float:
@@ -398,7 +524,7 @@ def verify_lines(
     lines: Iterable[bytes],
     keys: Sequence[VerifyKey],
     *,
-    outside: Iterable[Checkpoint] = (),
+    outside: Iterable[Checkpoint | str] = (),
     origin: str | None = None,
     strict: bool = False,
 ) -> Verification:
@@ -407,10 +533,13 @@ def verify_lines(
     Args:
         lines: the export, line by line, each with its newline.
         keys: the public keys that may have signed checkpoints.
-        outside: checkpoints that were kept elsewhere; only they show a tail cut off together with
-            the checkpoints that covered it.
+        outside: checkpoints that were kept elsewhere, verified or as notes; only they show a tail
+            cut off together with the checkpoints that covered it.
         origin: the log that it must be of; without it, whatever the first checkpoint says.
         strict: also parse every record and compare it with its canonical form.
+
+    Raises:
+        BadNoteError: a note in `outside` is no checkpoint.
     """
     reader = _Reader(keys, outside, origin, strict)
     try:
@@ -420,47 +549,119 @@ def verify_lines(
     except _FaultError as fault:
         covered = max(reader.covered, 0)
         return Verification(
-            False, str(fault), reader.tree.size, covered, reader.tree.root(), fault.first_bad
+            False,
+            str(fault),
+            reader.tree.size,
+            covered,
+            reader.tree.root(),
+            fault.first_bad,
+            tuple(reader.changes),
+            reader.signed_by,
         )
     size, covered = reader.tree.size, reader.covered
     sentence = f"{size} records hold; signed checkpoints cover {covered}"
     if size > covered:
         sentence += f", the last {size - covered} rest on none yet"
-    return Verification(True, sentence, size, covered, reader.tree.root())
+    for change in reader.changes:
+        how = "" if change.announced else ", which the old key did not announce"
+        sentence += (
+            f"; at {change.size} records the key changed from {change.old.short} to "
+            f"{change.new.short}{how}"
+        )
+    return Verification(
+        True,
+        sentence,
+        size,
+        covered,
+        reader.tree.root(),
+        changes=tuple(reader.changes),
+        signed_by=reader.signed_by,
+    )
 
 
-def _key_of(argument: str) -> VerifyKey:
+def verify_proof(document: bytes, keys: Sequence[VerifyKey]) -> str:
+    """What a proof shows, as one sentence; it needs nothing but itself and the keys.
+
+    Raises:
+        BadNoteError: it is malformed, not signed by a known key, or does not hold.
+    """
+    try:
+        proof: dict[str, Any] = json.loads(document)
+        hashes = [bytes.fromhex(sibling) for sibling in proof["hashes"]]
+        new = parse_checkpoint(open_note(proof["checkpoint"], keys))
+        kind = proof["proof"]
+        if kind == "inclusion":
+            seq, record = proof["seq"], proof["record"].encode()
+        elif kind == "consistency":
+            old = parse_checkpoint(open_note(proof["old_checkpoint"], keys))
+        else:
+            raise BadNoteError(f"{kind!r} is no kind of proof")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, BadNoteError):
+            raise
+        raise BadNoteError("this is not a proof") from None
+    if kind == "inclusion":
+        end = _RECORD_END.search(record, max(0, len(record) - _LONGEST_END_BYTES))
+        if end is None or int(end.group(1)) != seq:
+            raise BadNoteError(f"what the proof holds is not record {seq}")
+        if not inclusion_holds(leaf_hash(record), seq, new.size, hashes, new.root):
+            raise BadNoteError(f"record {seq} is not among the {new.size} that were signed")
+        return f"record {seq} is among the {new.size} records of {new.origin} that were signed"
+    if old.origin != new.origin:
+        raise BadNoteError(f"the checkpoints are of {old.origin!r} and of {new.origin!r}")
+    if not consistency_holds(old.size, old.root, new.size, new.root, hashes):
+        raise BadNoteError(
+            f"the {new.size} records do not continue the {old.size} that were signed before"
+        )
+    return f"the {new.size} records of {new.origin} continue the {old.size} that were signed before"
+
+
+def _keys_of(argument: str) -> list[VerifyKey]:
+    """The key, or those in a file: one on each line."""
     path = Path(argument)
     try:
-        return parse_key(path.read_text() if path.is_file() else argument)
-    except BadNoteError as error:
+        text = path.read_text() if path.is_file() else argument
+        return [parse_key(line) for line in text.split("\n") if line.strip()] or [parse_key("")]
+    except (BadNoteError, OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify the export named on the command line: 0 it holds, 1 it does not, 2 wrong usage."""
+    """Verify what the command line names: 0 it holds, 1 it does not, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="verify", description="Verify an export of the ledger.")
-    parser.add_argument("export", type=Path)
-    parser.add_argument("--key", type=_key_of, action="append", required=True, help="key or file")
+    parser.add_argument("export", type=Path, nargs="?")
+    parser.add_argument(
+        "--key",
+        type=_keys_of,
+        action="extend",
+        required=True,
+        help="key, or file with one on each line; may be repeated",
+    )
+    parser.add_argument("--proof", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--checkpoints", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--origin", help="the log that it must be of")
     parser.add_argument("--strict", action="store_true", help="also check the canonical form")
     chosen = parser.parse_args(arguments)
+    if chosen.export is None and not chosen.proof:
+        parser.error("name an export, or --proof FILE")
     try:
-        outside = [
-            checkpoint
-            for path in chosen.checkpoints
-            for checkpoint in read_checkpoints(path.read_bytes().splitlines(), chosen.key)
-        ]
-        with chosen.export.open("rb") as lines:
-            result = verify_lines(
-                lines, chosen.key, outside=outside, origin=chosen.origin, strict=chosen.strict
-            )
+        sentences = [verify_proof(path.read_bytes(), chosen.key) for path in chosen.proof]
+        if chosen.export is not None:
+            outside = [
+                note for path in chosen.checkpoints for note in read_notes(path.read_bytes())
+            ]
+            with chosen.export.open("rb") as lines:
+                result = verify_lines(
+                    lines, chosen.key, outside=outside, origin=chosen.origin, strict=chosen.strict
+                )
+            if not result.ok:
+                raise BadNoteError(result.sentence)
+            sentences.append(result.sentence)
     except (OSError, BadNoteError) as error:
         sys.stdout.write(f"NOT VERIFIED: {error}.\n")
         return 1
-    sys.stdout.write(f"{'verified' if result.ok else 'NOT VERIFIED'}: {result.sentence}.\n")
-    return 0 if result.ok else 1
+    sys.stdout.write(f"verified: {'; '.join(sentences)}.\n")
+    return 0
 
 
 if __name__ == "__main__":

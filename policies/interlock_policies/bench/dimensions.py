@@ -4,7 +4,7 @@ Which they are is read from the policy itself, so that a rule on a new fact is v
 anybody remembering to add it here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, combinations
 from typing import Any, NamedTuple
 
@@ -14,6 +14,12 @@ from interlock_tools.identity import PrincipalKind
 from interlock_tools.operation import Effect
 
 Values = frozenset[int | str]
+_Make = Callable[[Values], list[tuple[str, Mapping[str, Any]]]]
+# The number of each in a change, its share of the site, and that with what is open.
+SHARES: Mapping[str, tuple[str, str, str]] = {
+    name: (f"context.{name}", f"context.{one}_share_permille", f"context.open_{one}_share_permille")
+    for name, one in (("gpus", "gpu"), ("hosts", "host"))
+}
 MANY_TEXTS = 3  # of a set, up to which every subset of the texts is tried
 
 
@@ -42,9 +48,17 @@ class Dimensions(NamedTuple):
 def dimensions(
     rules: Iterable[Tree],
     operations: Mapping[str, Effect],
+    ordinary: Mapping[str, Any],
     besides: Mapping[str, Values] | None = None,
+    *,
+    same_site: bool = False,
 ) -> Dimensions:
-    """The dimensions of these rules, and those of `besides` whether or not a rule reads them."""
+    """The dimensions of these rules, and those of `besides` whether or not a rule reads them.
+
+    The settings of each are in the order of how far they are from the `ordinary` situation. Shares
+    meet their boundaries exactly, on sites of whatever size that takes, or with `same_site` as
+    nearly as the ordinary site can.
+    """
     reads = reads_of(rules)
     for path, values in (besides or {}).items():
         reads[path] = reads.get(path, frozenset()) | values
@@ -53,7 +67,7 @@ def dimensions(
     for path in ("principal.scopes", "principal.roles"):
         known.add(path)
         if path in reads:
-            found.append(_texts_of_principal(path, reads[path]))
+            found.append(_texts_of_principal(path, reads[path], ordinary))
     if "principal.owner" in reads:
         found.append(_owner(reads["principal.owner"]))
     if targets := _targets(reads):
@@ -62,17 +76,29 @@ def dimensions(
     if sites := _texts(reads.get("context.site", frozenset())):
         known.add("context.site")
         found.append(_dimension("site", ((site, {"site": site}) for site in sites)))
-    for name, make in _FACTS.items():
-        ours = {path: reads[path] for path in _PATHS[name] if path in reads}
+    if "context.protected_reached" in reads:
+        known.add("context.protected_reached")
+        ids = {ordinary["target"]["id"]}
+        ids |= {setting.patch["target"]["id"] for setting in (targets.settings if targets else ())}
+        protected = [("nothing", {"protected": []}), ("the target", {"protected": sorted(ids)})]
+        found.append(_dimension("protected", protected))
+    for name in ("gpus", "hosts"):
+        ours = {path: reads[path] for path in SHARES[name] if path in reads}
         known |= ours.keys()
         if ours:
-            found.append(_dimension(name, make(ours)))
-    varied = tuple(dimension for dimension in found if len(dimension.settings) > 1)
+            found.append(_dimension(name, _sized(name, ours, ordinary, same_site=same_site)))
+    for name, make in _FACTS.items():
+        path = f"context.{name}"
+        known.add(path)
+        if path in reads:
+            found.append(_dimension(name, make(reads[path])))
+    if same_site:
+        found = [_apart(one, ordinary) if one.name == "overlaps_open" else one for one in found]
+    varied = tuple(_from(ordinary, found_one) for found_one in found if len(found_one.settings) > 1)
     return Dimensions(varied, tuple(sorted(reads.keys() - known)))
 
 
-def from_ordinary(dimension: Dimension, ordinary: Mapping[str, Any]) -> Dimension:
-    """The same dimension, its settings in the order of how far they are from this situation."""
+def _from(ordinary: Mapping[str, Any], dimension: Dimension) -> Dimension:
     usual = facts_of(Situation.model_validate(ordinary))
 
     def distance(setting: Setting) -> tuple[int, int]:
@@ -107,13 +133,14 @@ def _dimension(name: str, settings: Iterable[tuple[str, Mapping[str, Any]]]) -> 
 
 def _operation(reads: Mapping[str, Values], operations: Mapping[str, Effect]) -> Dimension:
     """One operation of each effect, and every operation that a rule names."""
-    first = {effect: name for name, effect in reversed(operations.items())}
+    firsts = {effect: name for name, effect in reversed(list(operations.items()))}
+    first = [firsts[effect] for effect in Effect if effect in firsts]
     named = [name for name in sorted(_texts(reads.get("action"))) if name in operations]
     return _dimension(
         "operation",
         (
             (f"{name} ({operations[name]})", {"operation": name, "effect": operations[name]})
-            for name in [*first.values(), *named]
+            for name in [*first, *named]
         ),
     )
 
@@ -130,16 +157,19 @@ def _kind(reads: Mapping[str, Values]) -> Dimension:
     return _dimension("who asks", settings)
 
 
-def _texts_of_principal(path: str, values: Values) -> Dimension:
-    """Scopes or roles: every subset of those that are asked for; of many, all, none, all but one."""
+def _texts_of_principal(path: str, values: Values, ordinary: Mapping[str, Any]) -> Dimension:
+    """Scopes or roles: every subset of those that are asked for; of many, all, none, all but one.
+
+    What nobody asks for stays as it is.
+    """
     name, texts = path.rpartition(".")[2], sorted(_texts(values))
+    others = set(ordinary["principal"].get(name, ())) - set(texts)
     sizes: Iterable[int] = range(len(texts), -1, -1)
     if len(texts) > MANY_TEXTS:
         sizes = (len(texts), len(texts) - 1, 0)
     subsets = chain.from_iterable(combinations(texts, size) for size in sizes)
-    return _dimension(
-        name, ((", ".join(s) or "none", {"principal": {name: list(s)}}) for s in subsets)
-    )
+    held = (sorted({*others, *subset}) for subset in subsets)
+    return _dimension(name, ((", ".join(s) or "none", {"principal": {name: s}}) for s in held))
 
 
 def _owner(values: Values) -> Dimension:
@@ -151,102 +181,56 @@ def _owner(values: Values) -> Dimension:
 
 def _targets(reads: Mapping[str, Values]) -> Dimension | None:
     """The targets that rules name, and one that none names."""
-    kinds, ids = _texts(reads.get("resource.kind")), _texts(reads.get("resource.id"))
     whole = [name.partition("/")[::2] for name in _texts(reads.get("resource"))]
     if not {"resource", "resource.kind", "resource.id"} & reads.keys():
         return None
-    kinds, ids = sorted({*kinds, "node"}), sorted({*ids, "node-001"})
+    kinds = sorted({*_texts(reads.get("resource.kind")), "node"})
+    ids = sorted({*_texts(reads.get("resource.id")), "node-001"})
     pairs = [*((kind, name) for kind in kinds for name in ids), *whole]
     return _dimension(
         "target", ((f"{kind}/{n}", {"target": {"kind": kind, "id": n}}) for kind, n in pairs)
     )
 
 
-def _flag(name: str) -> Callable[[Mapping[str, Values]], list[tuple[str, dict[str, Any]]]]:
+def _flag(name: str) -> _Make:
     return lambda _: [(str(value).lower(), {name: value}) for value in (False, True)]
 
 
-def _count(field: str) -> Callable[[Mapping[str, Values]], list[tuple[str, dict[str, Any]]]]:
+def _count(field: str) -> _Make:
     """A number of things that the change reaches, by their names."""
-
-    def settings(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-        named = [f"{field}-{n}" for n in range(max(_numbers(reads), default=0) + 1)]
-        return [(str(n), {"blast_radius": {field: named[:n]}}) for n in _numbers(reads)]
-
-    return settings
+    return lambda values: [
+        (str(n), {"blast_radius": {field: _names(field, n)}}) for n in _numbers(values)
+    ]
 
 
-def _amount(field: str) -> Callable[[Mapping[str, Values]], list[tuple[str, dict[str, Any]]]]:
-    return lambda reads: [(str(n), {"blast_radius": {field: n}}) for n in _numbers(reads)]
+def _apart(overlap: Dimension, ordinary: Mapping[str, Any]) -> Dimension:
+    """No overlap means in an actual situation that what is open holds none of its hosts."""
+    held = set(ordinary["open_reach"].get("hosts", ())) - set(ordinary["blast_radius"]["hosts"])
+    patch = {"overlaps_open": False, "open_reach": {"hosts": sorted(held)}}
+    no, yes = overlap.settings
+    return overlap._replace(settings=(no._replace(patch=patch), yes))
 
 
-def _changes(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-    return [(str(n), {"changes_last_hour": n}) for n in _numbers(reads)]
+def _amount(field: str) -> _Make:
+    return lambda values: [(str(n), {"blast_radius": {field: n}}) for n in _numbers(values)]
 
 
-def _broken(field: str) -> Callable[[Mapping[str, Values]], list[tuple[str, dict[str, Any]]]]:
-    def settings(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-        named = [[], ["some-1"], *([text] for text in sorted(_texts(*reads.values())))]
+def _broken(field: str) -> _Make:
+    """Nothing, something, and what a rule names."""
+
+    def settings(values: Values) -> list[tuple[str, Mapping[str, Any]]]:
+        named = [[], ["some-1"], *([text] for text in sorted(_texts(values)))]
         return [(", ".join(names) or "none", {"blast_radius": {field: names}}) for names in named]
 
     return settings
 
 
-def _protected(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-    """Nothing, or what the change reaches: a host that every change here is given."""
-    del reads
-    reached = {"protected": ["protected-1"], "blast_radius": {"jobs": ["protected-1"]}}
-    return [("none", {"protected": []}), ("protected-1", reached)]
-
-
-def _gpus(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-    """GPUs and their share of the site go together: one number of them, one size of the site."""
-    out: list[tuple[str, dict[str, Any]]] = []
-    for n in _numbers({"": reads.get("context.gpus", frozenset())}):
-        out.append((f"{n}", {"blast_radius": {"gpus": n}, "site_gpus": max(1000, n)}))
-    for path in ("context.gpu_share_permille", "context.open_gpu_share_permille"):
-        for permille in _numbers({"": reads.get(path, frozenset())}):
-            part, whole = _parts(permille)
-            own = min(part, 1) if "open" in path else part
-            patch = {"blast_radius": {"gpus": own}, "open_reach": {"gpus": part - own}}
-            beside = f", {part - own} of them of other changes" if part > own else ""
-            value = f"{part} of {whole} ({permille} permille){beside}"
-            out.append((value, patch | {"site_gpus": whole}))
-    if reads.keys() - {"context.gpus"}:
-        out.append(("a site of unknown size", {"site_gpus": 0}))
-    return out
-
-
-def _hosts(reads: Mapping[str, Values]) -> list[tuple[str, dict[str, Any]]]:
-    """Hosts, their share and the share with what is open go together, as with GPUs."""
-    out: list[tuple[str, dict[str, Any]]] = []
-    for n in _numbers({"": reads.get("context.hosts", frozenset())}):
-        patch = {"blast_radius": {"hosts": _names("node", n)}, "site_hosts": max(1000, n)}
-        out.append((f"{n}", patch))
-    for path in ("context.host_share_permille", "context.open_host_share_permille"):
-        for permille in _numbers({"": reads.get(path, frozenset())}):
-            part, whole = _parts(permille)
-            own = min(part, 1) if "open" in path else part
-            hosts = {
-                "blast_radius": {"hosts": _names("node", own)},
-                "open_reach": {"hosts": _names("other", part - own)},
-            }
-            beside = f", {part - own} of them of other changes" if part > own else ""
-            value = f"{part} of {whole} ({permille} permille){beside}"
-            out.append((value, hosts | {"site_hosts": whole}))
-    if reads.keys() - {"context.hosts"}:
-        out.append(("a site of unknown size", {"site_hosts": 0}))
-    return out
-
-
-# How each fact is set; a name that stands for several facts sets them together.
-_FACTS: Mapping[str, Callable[[Mapping[str, Values]], list[tuple[str, dict[str, Any]]]]] = {
+# How each fact is set that goes by itself.
+_FACTS: Mapping[str, _Make] = {
     "frozen": _flag("frozen"),
     "in_window": _flag("in_window"),
     "overlaps_open": _flag("overlaps_open"),
-    "changes_last_hour": _changes,
-    "gpus": _gpus,
-    "hosts": _hosts,
+    "changes_last_hour": lambda v: [(str(n), {"changes_last_hour": n}) for n in _numbers(v)],
     "racks": _count("racks"),
     "nvlink_domains": _count("nvlink_domains"),
     "power_domains": _count("power_domains"),
@@ -256,12 +240,45 @@ _FACTS: Mapping[str, Callable[[Mapping[str, Values]], list[tuple[str, dict[str, 
     "power_rise_w": _amount("power_rise_w"),
     "slo_floors_broken": _broken("slo_floors_broken"),
     "budgets_broken": _broken("budgets_broken"),
-    "protected_reached": _protected,
 }
-_PATHS: Mapping[str, Sequence[str]] = {name: (f"context.{name}",) for name in _FACTS} | {
-    "gpus": ("context.gpus", "context.gpu_share_permille", "context.open_gpu_share_permille"),
-    "hosts": ("context.hosts", "context.host_share_permille", "context.open_host_share_permille"),
-}
+
+
+def _sized(
+    name: str, reads: Mapping[str, Values], ordinary: Mapping[str, Any], *, same_site: bool
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """GPUs or hosts, with the size of the site and what other changes hold of them.
+
+    The number and its shares cannot be set one without the other, so they are one dimension.
+    """
+    number, share, open_share = SHARES[name]
+    size, site = f"site_{name}", int(ordinary[f"site_{name}"])
+    same_site = same_site and site > 0
+    reached = ordinary["blast_radius"].get(name, ())
+    now = reached if isinstance(reached, int) else len(reached)
+
+    def patch(own: int, others: int, whole: int) -> Mapping[str, Any]:
+        mine: Any = own if name == "gpus" else _names("node", own)
+        theirs: Any = others if name == "gpus" else _names("other", others)
+        return {"blast_radius": {name: mine}, "open_reach": {name: theirs}, size: whole}
+
+    for n in _numbers(reads.get(number, frozenset())):
+        whole = site if same_site else max(1000, n)
+        yield str(n), {"blast_radius": patch(n, 0, whole)["blast_radius"], size: whole}
+    for path in (share, open_share):
+        for permille in _numbers(reads.get(path, frozenset())):
+            part, whole = _parts(permille)
+            if same_site:
+                part, whole = permille * site // 1000, site
+                part += share_permille(part, whole) < permille  # at the boundary or just past it
+            own = part if path == share else min(part, now)
+            beside = f", {part - own} of them of other changes" if part > own else ""
+            permille_now = share_permille(part, whole)
+            yield (
+                f"{part} of {whole} ({permille_now} permille){beside}",
+                patch(own, part - own, whole),
+            )
+    if not same_site and (share in reads or open_share in reads):
+        yield "a site of unknown size", {size: 0}
 
 
 def _parts(permille: int) -> tuple[int, int]:
@@ -281,5 +298,5 @@ def _texts(*values: Values | None) -> set[str]:
     return {text for some in values for text in (some or ()) if isinstance(text, str)}
 
 
-def _numbers(reads: Mapping[str, Values]) -> list[int]:
-    return sorted({n for values in reads.values() for n in values if isinstance(n, int)})
+def _numbers(values: Values) -> list[int]:
+    return sorted(n for n in values if isinstance(n, int))

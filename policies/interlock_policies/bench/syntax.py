@@ -1,6 +1,7 @@
 """A policy as the engine's own JSON syntax tree, so that the bench needs no parser of its own."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ Tree = dict[str, Any]
 
 COMPARISONS = frozenset({"<", "<=", ">", ">=", "==", "!="})
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-_BOUNDARIES = {  # of an attribute on the left of a number: on which steps beside it the answer turns
+_BOUNDARIES = {  # on which steps beside the number on the right the answer turns
     "<": (-1, 0),
     ">=": (-1, 0),
     "<=": (0, 1),
     ">": (0, 1),
 }
 _ALL_SIDES = (-1, 0, 1)
+_PARENTHESES = re.compile(r"\(((?:context|principal|resource)\.\w+)\)")
 
 
 class Read(NamedTuple):
@@ -61,7 +63,8 @@ def expression(tree: Tree) -> str:
         "resource": {"op": "All"},
         "conditions": [{"kind": "when", "body": tree}],
     }
-    return text_of([rule]).partition(" when { ")[2].rpartition(" };")[0]
+    text = text_of([rule]).partition(" when { ")[2].rpartition(" };")[0]
+    return _PARENTHESES.sub(r"\1", text)  # `(context.gpus) > 0` is `context.gpus > 0` to a reader
 
 
 def reads_of(rules: Iterable[Tree]) -> dict[str, frozenset[int | str]]:

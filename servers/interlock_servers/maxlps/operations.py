@@ -118,7 +118,7 @@ class LimitOperation(Operation[A], Generic[A]):
                 )
         moves_w = [view.moves_w(caps[view.node_id]) for view in views]
         groups = [view.group for view in views if view.group is not None]
-        limit_w = facts.value(GRID_LIMIT, self._site)["limit_w"]
+        grid = facts.value(GRID_LIMIT, self._site)
         return BlastRadius(
             gpus=sum(view.gpu_count for view in views),
             hosts=frozenset(caps),
@@ -129,7 +129,7 @@ class LimitOperation(Operation[A], Generic[A]):
             watts_moved=math.ceil(sum(fall_w + rise_w for fall_w, rise_w in moves_w)),
             power_rise_w=math.ceil(sum(rise_w for _, rise_w in moves_w)),
             slo_floors_broken=picture.floors_broken(caps),
-            budgets_broken=picture.budgets_broken(caps, limit_w),
+            budgets_broken=picture.budgets_broken(caps, grid["limit_w"], grid.get("feed_limits_w")),
         )
 
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:

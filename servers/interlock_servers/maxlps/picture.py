@@ -3,6 +3,7 @@
 Built from facts alone, so that the guard, the planner and an auditor see the same site.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -212,18 +213,27 @@ class Picture:
                 broken.add(group.name)
         return frozenset(broken)
 
-    def budgets_broken(self, caps: Caps, site_limit_w: float | None) -> frozenset[str]:
+    def budgets_broken(
+        self,
+        caps: Caps,
+        site_limit_w: float | None,
+        feed_limits_w: Mapping[str, float | None] | None = None,
+    ) -> frozenset[str]:
         """The domains that these caps would lift above their budget, or further above it.
 
-        Where a present limit is not known, what was before is taken as little.
+        The grid may limit a feed alone; a feed that the topology does not name could be any part of
+        the site. Where a present limit is not known, what was before is taken as little.
         """
-        before, after = (
-            self._load_w({}, {v: self.node(v).limits[0] for v in caps}),
-            self.load_w(caps),
-        )
+        grid_w = {feed: w for feed, w in (feed_limits_w or {}).items() if w is not None}
+        if site_limit_w is None:
+            site_limit_w = min(
+                (w for feed, w in grid_w.items() if feed not in self.levels), default=None
+            )
+        least_w = {node_id: self.node(node_id).limits[0] for node_id in caps}
+        before, after = self._load_w({}, least_w), self.load_w(caps)
         return frozenset(
             domain.name
-            for domain in self._budgets(site_limit_w, rounding=False)
+            for domain in self._budgets(site_limit_w, grid_w, rounding=False)
             if after[domain.name] > domain.budget_w and after[domain.name] > before[domain.name]
         )
 
@@ -243,15 +253,21 @@ class Picture:
                 load[name] += watts
         return load
 
-    def _budgets(self, site_limit_w: float | None, *, rounding: bool = True) -> list[TreeNode]:
-        """The domains, with the site's limit, less what rounding caps to whole watts may add."""
+    def _budgets(
+        self,
+        site_limit_w: float | None,
+        grid_w: Mapping[str, float] | None = None,
+        *,
+        rounding: bool = True,
+    ) -> list[TreeNode]:
+        """The domains, with the grid's limits, less what rounding caps to whole watts may add."""
         gpus = {domain.name: 0 for domain in self.domains}
         for view in self.nodes.values():
             for name in (view.node_id, *view.path):
                 gpus[name] += view.gpu_count
         out: list[TreeNode] = []
         for domain in self.domains:
-            budget_w = domain.budget_w
+            budget_w = min(domain.budget_w, (grid_w or {}).get(domain.name, math.inf))
             if domain.name == self.root and site_limit_w is not None:
                 budget_w = min(budget_w, site_limit_w)
             slack_w = HOST.slope * gpus[domain.name] if rounding else 0.0

@@ -33,6 +33,7 @@ OpenLedger = Callable[..., Ledger]
 
 CRASH = """
 import os, sys
+from pathlib import Path
 from interlock_guardrails.engine import create_store_engine
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
@@ -41,7 +42,8 @@ from interlock_tools.clock import SystemClock
 
 engine = create_store_engine(sys.argv[1])
 origin = "example.com/ledger"
-ledger = Ledger(engine, Signer.generate(origin), origin=origin, clock=SystemClock())
+signer = Signer.load(origin, Path(sys.argv[2]))
+ledger = Ledger(engine, signer, origin=origin, clock=SystemClock())
 connection = engine.connect()
 connection.begin()
 ledger.append(connection, RecordKind.INTENT, {"n": "never committed"})
@@ -113,12 +115,14 @@ def test_a_record_commits_together_with_the_state_it_speaks_of(
 
 
 def test_a_crash_between_append_and_commit_leaves_the_tree_equal_to_the_rows(
-    store: Engine, open_ledger: OpenLedger, write: Write
+    store: Engine, open_ledger: OpenLedger, write: Write, signer: Signer, tmp_path: Path
 ) -> None:
     """The process dies with the transaction open; the next one goes on as if it had never been."""
     write(5)
+    key = tmp_path / "key.pem"
+    signer.save(key)
     crashed = subprocess.run(  # noqa: S603  (our own interpreter, our own text)
-        [sys.executable, "-c", CRASH, store.url.render_as_string()],
+        [sys.executable, "-c", CRASH, store.url.render_as_string(), str(key)],
         check=False,
         timeout=60,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 
-from interlock_guardrails.ledger.records import MASK, RecordKind, draft, encode, redact
+from interlock_guardrails.ledger.records import RecordKind, draft, encode
+from interlock_guardrails.ledger.redaction import MASK, redact
 from interlock_guardrails.ledger.verify import leaf_hash, record_line, verify_lines
 from interlock_tools.errors import InvalidRequestError
 

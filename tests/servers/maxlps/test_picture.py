@@ -182,7 +182,7 @@ def test_only_a_rise_breaks_a_budget_and_the_grid_limit_is_one() -> None:
     assert tight.budgets_broken({"node-2a": 700}, None) == {"rack-2"}
 
 
-@pytest.mark.parametrize("site_limit_w", [None, 30_000.0, 27_000.0])
+@pytest.mark.parametrize("site_limit_w", [None, 27_000.0, 22_500.0])
 def test_a_plan_keeps_every_budget_and_every_floor_in_whole_watts(
     site_limit_w: float | None,
 ) -> None:
@@ -206,11 +206,11 @@ def test_a_floor_is_planned_with_a_reserve() -> None:
     """Natural draw is known to one or two per cent: a plan at the floor itself would break it."""
     picture = Picture.of(topology(), GROUPS, limits())
 
-    found = picture.plan(27_000.0, 0.0)
+    found = picture.plan(22_500.0, 0.0)  # so little that the floor is what holds the cap up
 
     assert not isinstance(found, Infeasible)
-    view = picture.node("node-1a")
-    assert view.work_at(found[1]["node-1a"]) >= 0.95 + FLOOR_RESERVE - 1e-9
+    work = picture.node("node-1a").work_at(found[1]["node-1a"])
+    assert 0.95 + FLOOR_RESERVE <= work < 0.95 + 2 * FLOOR_RESERVE
 
 
 def test_a_limit_that_no_plan_can_meet_says_what_is_missing() -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from interlock_guardrails import asking, changes, reservations
-from interlock_guardrails.worker import Worker
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import UnavailableError
@@ -56,6 +55,14 @@ class Faulty(MoveValve):
         """Back."""
         self._break("compensate", arguments)
         return await super().compensate(arguments, before)
+
+
+async def seconds(house: House) -> None:
+    """Let the worker look a few times, and finish what it begins of that."""
+    for _ in range(LOOKS):
+        house.clock.advance(1.0)
+        await anyio.wait_all_tasks_blocked()
+        await house.guard.latest()
 
 
 async def held(house: House) -> list[BlastRadius]:
@@ -146,28 +153,13 @@ async def test_a_look_that_is_old_when_it_arrives_does_not_act_again(
     """The worker saw the change under way; when it comes to it the change has ended."""
     change = await house.propose(50)
     await house.approve(change, OPERATOR)
-    old: list[Change] = []
-    real = changes.unfinished
-
-    def remembers(connection: Connection) -> list[Change]:
-        found = real(connection)
-        old.extend(seen for seen in found if seen.state is ChangeState.EXECUTING)
-        return found
-
     async with house.working():
-        await begun_elsewhere_seen(house, change, old)
-        await house.end_of(change)
-        monkeypatch.setattr(changes, "unfinished", lambda connection: old)
-        for _ in range(LOOKS):
-            house.clock.advance(1.0)
-            await anyio.wait_all_tasks_blocked()
-    assert remembers is not None
+        ended = await house.end_of(change)
+        old = ended.model_copy(update={"state": ChangeState.EXECUTING})
+        monkeypatch.setattr(changes, "unfinished", lambda connection: [old])
+        await seconds(house)
+
     assert house.valve.acts == [50]
-
-
-async def begun_elsewhere_seen(house: House, change: Change, old: list[Change]) -> None:
-    """Keep a look of the change as it was while it was executing."""
-    old.append(change.model_copy(update={"state": ChangeState.EXECUTING}))
 
 
 async def test_an_answer_that_json_cannot_hold_does_not_keep_a_change_from_its_end(
@@ -274,6 +266,7 @@ async def test_two_workers_on_one_store_bring_back_once(house: House) -> None:
         async def compensate(
             self, arguments: MoveValveArguments, before: FactSet
         ) -> dict[str, Any]:
+            """Hang in the middle of it."""
             nonlocal times
             times += 1
             begun.set()
@@ -291,10 +284,7 @@ async def test_two_workers_on_one_store_bring_back_once(house: House) -> None:
     async with house.working():
         await house.until(has_begun)
         async with house.working():
-            for _ in range(LOOKS):
-                house.clock.advance(1.0)
-                await anyio.wait_all_tasks_blocked()
-                await house.guard.get(change.change_id)
+            await seconds(house)
         assert times == 1
 
     house.guard.operations = {MoveValve.name: MoveValve(house.valve)}
@@ -330,10 +320,7 @@ async def test_a_stop_that_cannot_be_read_holds_everything(house: House) -> None
     )
 
     async with house.working():
-        for _ in range(LOOKS):
-            house.clock.advance(1.0)
-            await anyio.wait_all_tasks_blocked()
-            await house.guard.get(change.change_id)
+        await seconds(house)
         assert house.valve.acts == []
         await house.guard.store.write(
             lambda connection: connection.execute(text("ALTER TABLE lost RENAME TO stop_state"))
@@ -392,8 +379,3 @@ async def test_a_proposal_wakes_the_worker_from_the_event_loop_only(house: House
         change = await house.propose(50)
 
     assert change.state is ChangeState.AWAITING_APPROVAL
-
-
-def test_one_worker(house: House) -> None:
-    """Placeholder."""
-    assert Worker(house.guard) is not None
