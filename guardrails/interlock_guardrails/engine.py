@@ -8,6 +8,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from interlock_guardrails import authority_tables as _authority  # noqa: F401  (adds to metadata)
 from interlock_guardrails.ledger import tables as _ledger_tables  # noqa: F401  (adds to metadata)
 from interlock_guardrails.metadata import metadata
 from interlock_tools.errors import InvalidRequestError

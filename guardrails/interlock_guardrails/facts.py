@@ -81,9 +81,18 @@ class FactRegistry:
         """
         known: list[Fact] = []
         unknown: list[Unknown] = []
-        answers = [(need, await self.fact(need)) for need in needs]
+        answers: list[Fact | Unknown | None] = [None] * len(needs)
+
+        async def ask(place: int, need: FactNeed) -> None:
+            answers[place] = await self.fact(need)
+
+        async with anyio.create_task_group() as tasks:
+            for place, need in enumerate(needs):
+                tasks.start_soon(ask, place, need)
         now = clock.now()
-        for need, answer in answers:
+        for need, answer in zip(needs, answers, strict=True):
+            if answer is None:
+                raise AssertionError("every question has an answer once the group has ended")
             if isinstance(answer, Unknown):
                 unknown.append(answer)
                 continue

@@ -3,6 +3,7 @@
 A token opens MCP servers only: its audience is not the console's, so no token can vote.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ SCOPE_READ = "interlock:read"
 SCOPE_PROPOSE = "interlock:propose"
 AUDIENCE = "interlock-mcp"
 ALGORITHMS = ["ES256"]
+KNOWN_TOKENS = 1024  # whose signature need not be checked again
 NAME_MAX_CHARS = 200
 
 WhoCalls = Callable[[], Principal]
@@ -62,14 +64,12 @@ class TokenVerifier:
         self._keys = keys
         self._issuer_url = issuer_url
         self._clock = clock
+        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The token's access, or None for any doubt: signature, issuer, audience, time, subject."""
-        try:
-            claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
-        except (JoseError, ValueError):
-            return None
-        if not _claims_hold(claims, self._issuer_url, self._clock.now()):
+        claims = self._signed_claims(token)
+        if claims is None or not _claims_hold(claims, self._issuer_url, self._clock.now()):
             return None
         return AccessToken(
             token=token,
@@ -78,6 +78,20 @@ class TokenVerifier:
             scopes=claims["scope"].split(),
             claims=claims,
         )
+
+    def _signed_claims(self, token: str) -> dict[str, Any] | None:
+        """The claims that our issuer signed. A signature is checked once: it does not change."""
+        if token in self._known:
+            self._known.move_to_end(token)
+            return self._known[token]
+        try:
+            claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
+        except (JoseError, ValueError):
+            return None
+        self._known[token] = claims
+        if len(self._known) > KNOWN_TOKENS:
+            self._known.popitem(last=False)
+        return claims
 
 
 def _claims_hold(claims: dict[str, Any], issuer_url: str, now: datetime) -> bool:

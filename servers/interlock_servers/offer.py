@@ -64,15 +64,17 @@ class StrictTool(Tool):
             ToolError: names each argument that is wrong, unknown or missing.
         """
         try:
-            self.fn_metadata.validate_arguments(arguments)
-        except ValidationError as error:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            invalid = error.__cause__
+            if not isinstance(invalid, ValidationError):
+                raise
             wrong = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'arguments'}: {item['msg']}"
-                for item in error.errors(include_url=False, include_input=False)[:8]
+                for item in invalid.errors(include_url=False, include_input=False)[:8]
             )
             known = ", ".join(self.parameters.get("properties", {})) or "none"
             raise ToolError(f"{self.name}: {wrong}. Its arguments are: {known}") from None
-        return await super().run(arguments, context, convert_result)
 
 
 class Face:
@@ -84,20 +86,22 @@ class Face:
         self._who = who
         self._instructions = instructions
         self._tools: list[Tool] = []
-        self._operations: list[Operation[Any]] = []
+        self._follows_changes = False
 
     def read(self, function: ReadTool) -> ReadTool:
         """Offer a reading function under its own name; its docstring is what a model reads."""
         name = function.__name__
+        tool = f"{self.component}.{name}"
 
         @functools.wraps(function)
         async def answer(**arguments: Any) -> CallToolResult:
-            caller = self._require(SCOPE_READ)
-            page = await self._within(READ_DEADLINE_S, name, function(**arguments))
-            self._guard.ledger.append_read(
-                RecordKind.READ,
-                {"tool": f"{self.component}.{name}", "arguments": arguments, "caller": caller},
-            )
+            record = {"tool": tool, "arguments": arguments, "caller": self._require(SCOPE_READ)}
+            try:
+                page = await self._within(READ_DEADLINE_S, name, function(**arguments))
+            except ToolError as error:
+                self._guard.ledger.append_read(RecordKind.READ, {**record, "failed": str(error)})
+                raise
+            self._guard.ledger.append_read(RecordKind.READ, record)
             return _result(page)
 
         signature = inspect.signature(function, eval_str=True)
@@ -121,15 +125,15 @@ class Face:
 
         propose.__name__ = name
         propose.__doc__ = inspect.getdoc(type(operation))
-        self._operations.append(operation)
+        if not self._follows_changes:
+            self._follows_changes = True
+            self._offer_changes()
         self._add(propose, _signature_of(operation), ChangeView, operation.effect)
 
     def server(
         self, *, auth: AuthSettings | None = None, verifier: TokenVerifier | None = None
     ) -> MCPServer[Any]:
         """The finished server. With `auth` and `verifier` every request needs a verified token."""
-        if self._operations:
-            self._offer_changes()
         return MCPServer(
             f"interlock-{self.component}",
             version=VERSION,

@@ -55,6 +55,8 @@ async def serve_http(
     """
     try:
         listener = socket.create_server((host, port))
+        # Accepted sockets inherit it; without it small answers wait for a delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise UnavailableError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     base_url = f"http://{host}:{listener.getsockname()[1]}"

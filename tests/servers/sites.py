@@ -138,7 +138,7 @@ class Lab:
             OPERATOR, row.change_id, approve=True, shown_digest=row.binding_digest or ""
         )
 
-    async def end_of(self, change: dict[str, Any], within_s: int = 120) -> Change:
+    async def end_of(self, change: dict[str, Any], within_s: int = 200) -> Change:
         """The change at its end, at most `within_s` simulated seconds from now."""
         for _ in range(within_s):
             await self.second()

@@ -38,7 +38,7 @@ S = ChangeState
 TRANSITIONS: dict[ChangeState, frozenset[ChangeState]] = {
     S.PROPOSED: frozenset({S.REFUSED, S.AWAITING_APPROVAL, S.AUTHORISED}),
     S.AWAITING_APPROVAL: frozenset({S.REJECTED, S.EXPIRED, S.SUPERSEDED, S.AUTHORISED}),
-    S.AUTHORISED: frozenset({S.EXECUTING, S.REFUSED, S.EXPIRED, S.SUPERSEDED}),
+    S.AUTHORISED: frozenset({S.EXECUTING, S.REFUSED, S.REJECTED, S.EXPIRED, S.SUPERSEDED}),
     S.EXECUTING: frozenset({S.VERIFYING, S.UNKNOWN, S.FAILED}),
     S.UNKNOWN: frozenset({S.VERIFYING, S.FAILED, S.STUCK}),
     S.VERIFYING: frozenset({S.SUCCEEDED, S.FAILED}),
@@ -83,6 +83,7 @@ class Vote(BaseModel):
     """One person's yes or no, bound to the digest that was shown to them.
 
     `signature` is a C2SP signed note over the canonical vote, by the key of the voting console.
+    A delegate votes in the role of another: `on_behalf_of` is that person, `delegation_id` says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,34 @@ class Vote(BaseModel):
     voter: str
     role: str
     approve: bool
+    binding_digest: str
+    at: datetime
+    channel: str
+    signature: str
+    on_behalf_of: str | None = None
+    delegation_id: str | None = None
+
+    @property
+    def eyes(self) -> frozenset[str]:
+        """The people who have looked through this one pair of eyes: a delegate and who sent it."""
+        return frozenset({self.voter} if self.on_behalf_of is None else {self.voter, self.on_behalf_of})
+
+    def who(self) -> str:
+        """Who voted, and for whom."""
+        return self.voter if self.on_behalf_of is None else f"{self.voter} for {self.on_behalf_of}"
+
+
+class GlassBroken(BaseModel):
+    """One person authorised a waiting change alone, in an emergency; others review it afterwards.
+
+    `signature` is a signed note like that of a vote.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: str
+    role: str
+    reason: str
     binding_digest: str
     at: datetime
     channel: str
@@ -117,6 +146,7 @@ class Change(BaseModel):
     facts: tuple[Fact, ...] = ()
     rehearsal: DryRun | None = None
     votes: tuple[Vote, ...] = ()
+    glass_broken: GlassBroken | None = None
     evidence: dict[str, Any] = {}
     created_at: datetime
     expires_at: datetime

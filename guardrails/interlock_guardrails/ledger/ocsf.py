@@ -8,6 +8,8 @@
 | `intent` | API Activity 6003 | 3 Update | Unknown: it has not acted yet |
 | `outcome`, `verified` | API Activity 6003 | 3 Update | by the state of the change |
 | `compensated`, `change_state` | API Activity 6003 | 3 Update | by the state of the change |
+| `break_glass` | API Activity 6003 | 99 Break glass | Success |
+| `break_glass_review` | API Activity 6003 | 99 Review | Success |
 | `refused` | API Activity 6003 | 99 Refuse | Failure |
 | `read` | API Activity 6003 | 2 Read | Success |
 | `stop` | Entity Management 3004 | 12 Suspend, 13 Resume | Success |
@@ -42,7 +44,7 @@ SHA_256 = 3
 OTHER = 99
 UNKNOWN, SUCCESS, FAILURE = 0, 1, 2
 STATUS = {UNKNOWN: "Unknown", SUCCESS: "Success", FAILURE: "Failure"}
-SEVERITY = {1: "Informational", 2: "Low", 3: "Medium", 4: "High"}
+SEVERITY = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
 USER_TYPES = {"person": (1, "User"), "agent": (4, "Service"), "service": (4, "Service")}
 
 
@@ -80,6 +82,8 @@ PLACES: dict[RecordKind, Place] = {
     K.VERIFIED: Place(API, 3, "Update", 1, SUCCESS),
     K.COMPENSATED: Place(API, 3, "Update", 3, UNKNOWN),
     K.CHANGE_STATE: Place(API, 3, "Update", 1, UNKNOWN),
+    K.BREAK_GLASS: Place(API, OTHER, "Break glass", 5, SUCCESS),
+    K.BREAK_GLASS_REVIEW: Place(API, OTHER, "Review", 2, SUCCESS),
     K.REFUSED: Place(API, OTHER, "Refuse", 2, FAILURE),
     K.READ: Place(API, 2, "Read", 1, SUCCESS),
     K.STOP: Place(ENTITY, 12, "Suspend", 3, SUCCESS),

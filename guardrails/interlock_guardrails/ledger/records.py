@@ -30,6 +30,8 @@ class RecordKind(StrEnum):
     COMPENSATED = "compensated"
     REFUSED = "refused"
     CHANGE_STATE = "change_state"
+    BREAK_GLASS = "break_glass"
+    BREAK_GLASS_REVIEW = "break_glass_review"
     STOP = "stop"
     CONFIG_CHANGED = "config_changed"
     CHECKPOINT = "checkpoint"  # a place for checkpoints began to fail, or works again

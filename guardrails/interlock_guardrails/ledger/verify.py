@@ -301,7 +301,7 @@ def read_notes(content: bytes) -> Iterator[str]:
         BadNoteError: a line holds no checkpoint.
     """
     if content and not content.startswith(b"{"):
-        yield content.decode(errors="replace")
+        yield content.decode(errors="replace").rstrip("\n") + "\n"
         return
     for line in content.splitlines():
         try:

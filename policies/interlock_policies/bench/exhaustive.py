@@ -86,8 +86,12 @@ class Exhaustive(NamedTuple):
         return not self.broken and not self.never_met
 
 
-def combinations(policies: Mapping[str, str], cases: CaseFile) -> Combinations:
+def combinations(
+    policies: Mapping[str, str], cases: CaseFile, most_departures: int | None = None
+) -> Combinations:
     """Every combination to try this policy with.
+
+    `most_departures` leaves out those in which more settings depart from what is ordinary.
 
     Raises:
         CaseError: the case file names a promise that does not exist.
@@ -116,7 +120,7 @@ def combinations(policies: Mapping[str, str], cases: CaseFile) -> Combinations:
         ]
     found: dict[Situation, tuple[int, Combination]] = {}
     for one in products:
-        for departures, combination in _product(cases.ordinary, one.varied):
+        for departures, combination in _product(cases.ordinary, one.varied, most_departures):
             found.setdefault(combination.asked.situation, (departures, combination))
     ordered = sorted(found.values(), key=lambda entry: entry[0])
     return Combinations(
@@ -154,15 +158,17 @@ def first_broken(gate: PolicyGate, tried: Combinations) -> Broken | None:
 
 
 def _product(
-    ordinary: Mapping[str, Any], varied: Iterable[Dimension]
+    ordinary: Mapping[str, Any], varied: Iterable[Dimension], most_departures: int | None
 ) -> Iterator[tuple[int, Combination]]:
     """The product of the settings, each with how many of them are not the nearest to ordinary."""
     nearest = {dimension.name: dimension.settings[0] for dimension in varied}
     for settings in product(*(dimension.settings for dimension in varied)):
+        departures = sum(setting is not nearest[setting.dimension] for setting in settings)
+        if most_departures is not None and departures > most_departures:
+            continue
         document = dict(ordinary)
         for setting in settings:
             document = merged(document, setting.patch)
         situation = Situation.model_validate(document)
         asked = Asked(situation, situation.facts(quorum_voted=False))
-        departures = sum(setting is not nearest[setting.dimension] for setting in settings)
         yield departures, Combination(asked, settings)

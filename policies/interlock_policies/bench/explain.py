@@ -214,7 +214,7 @@ def _rule_in_words(asked: RuleAsked) -> Iterator[str]:
     rule = asked.rule
     verb = "permits" if rule.permits else "forbids"
     if rule.quorum is not None:
-        verb = f"permits with {rule.quorum.people} x {rule.quorum.role}"
+        verb = f"permits once {rule.quorum.people} x {rule.quorum.role} voted"
     yield f"  {rule.rule_id} ({verb}): {rule.reason}"
     turn = "not fire" if asked.fired else "fire"
     if asked.because:

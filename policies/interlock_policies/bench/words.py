@@ -1,13 +1,13 @@
 """Words: situations, facts and approvers as sentences for people."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from interlock_policies.bench.dimensions import SHARES, Setting, facts_of
 from interlock_policies.situation import Situation
 from interlock_tools.decision import Answer, Decision
 
-SHOWN = 4  # names of one kind; of more only the number is told
+SHOWN = 4  # names of one kind; of the rest the number is told
 
 # Facts that a dimension sets together; each other dimension is named as its fact.
 _TOGETHER = {
@@ -60,7 +60,7 @@ def situation_in_words(situation: Situation) -> list[str]:
         f"It moves {reach.watts_moved} W, {reach.power_rise_w} W of it up.",
         f"With what other changes hold: {facts['open_host_share_permille']} permille of the hosts, "
         f"{facts['open_gpu_share_permille']} permille of the GPUs.",
-        f"It would break {', '.join(breaks) or 'no floor and no budget'}, and reach "
+        f"It would break {_listed(breaks) or 'no floor and no budget'}, and reach "
         f"{_listed(protected) if protected else 'nothing'} that is protected.",
         f"{'A freeze is in force' if situation.frozen else 'No freeze is in force'}; "
         f"{'inside' if situation.in_window else 'outside'} a change window; "
@@ -108,12 +108,13 @@ def approvers_in_words(decision: Decision, situation: Situation | None) -> list[
 def _named(kind: str, ids: Iterable[str]) -> str:
     listed = sorted(ids)
     plural = kind if len(listed) == 1 else f"{kind}s"
-    names = f" ({_listed(listed)})" if len(listed) <= SHOWN else ""
-    return f"{len(listed)} {plural}{names}"
+    return f"{len(listed)} {plural} ({_listed(listed)})"
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+def _listed(names: Sequence[str]) -> str:
+    """The first few by name, of the rest the number."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _share(count: int, kind: str, permille: int, whole: int) -> str:
@@ -126,5 +127,5 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return _listed(map(str, value)) or "none"
+        return _listed(list(map(str, value))) or "none"
     return str(value)

@@ -35,6 +35,9 @@ class ExchangeFacts:
         kinds: dict[str, MeterKind] = {name: name for name in get_args(MeterKind)}
         if kind not in kinds or (kind == "site" and subject_id != self._client.site_id):
             return _unknown(need, f"the bus has no meter for {need.subject}")
+        beats = self._client.heartbeats()
+        if beats.bms_alive is not True:  # an old value and an unchanged one look the same
+            return _unknown(need, f"the BMS is not known to be alive: {beats.why}")
         found = self._client.power(kinds[kind], subject_id).power
         if found.power_w is None or found.measured_at is None:
             return _unknown(need, found.why or str(found.state))

@@ -109,6 +109,13 @@ class NodeView:
         """The same under the present limits; a limit that is not known is taken as `unknown_w`."""
         return self._wall_w(unknown_w if w is None else w for w in self.each_set_w)
 
+    @property
+    def limited_w(self) -> float:
+        """What the present limits allow it at the wall, whatever its work would draw."""
+        _, max_w, _ = self.limits
+        gpus_w = sum(max_w if w is None else w for w in self.each_set_w)
+        return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
+
     def _wall_w(self, limits_w: Iterable[float]) -> float:
         natural_w = self.natural_w
         gpus_w = sum(min(watts, natural_w) for watts in limits_w)
@@ -240,6 +247,14 @@ class Picture:
     def load_w(self, caps: Caps) -> dict[str, float]:
         """What each domain draws at most, at the meter, under present limits and these caps."""
         return self._load_w(caps, {})
+
+    def allowed_w(self) -> dict[str, float]:
+        """What each domain may show at its meter while every GPU obeys its present limit."""
+        allowed = {domain.name: 0.0 for domain in self.domains}
+        for view in self.nodes.values():
+            for name in (view.node_id, *view.path):
+                allowed[name] += view.limited_w
+        return allowed
 
     def _load_w(self, caps: Caps, unknown_w: Mapping[str, float]) -> dict[str, float]:
         """The same, where a present limit that is not known is taken as the node's `unknown_w`."""

@@ -1,0 +1,37 @@
+"""The tables of the authority path: delegated roles, reviews of broken glass, autonomy."""
+
+from sqlalchemy import Column, Float, Index, String, Table, Text
+
+from interlock_guardrails.metadata import metadata
+
+# What a row grants is believed only where its document carries the note of a voting console; the
+# other columns find it.
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("delegation_id", String(40), primary_key=True),
+    Column("delegate", String(200), nullable=False),
+    Column("role", String(80), nullable=False),
+    Column("expires_unix_s", Float, nullable=False),
+    Column("document", Text, nullable=False),
+    Index("delegations_by_delegate", "delegate", "role"),
+)
+
+reviews = Table(
+    "break_glass_reviews",
+    metadata,
+    Column("change_id", String(40), primary_key=True),
+    Column("due_unix_s", Float, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+autonomy_grants = Table(
+    "autonomy_grants",
+    metadata,
+    Column("grant_id", String(40), primary_key=True),
+    Column("scope", String(80), nullable=False),
+    Column("site", String(200), nullable=False),
+    Column("expires_unix_s", Float, nullable=False),
+    Column("document", Text, nullable=False),
+    Index("autonomy_grants_by_scope", "scope", "site"),
+)
