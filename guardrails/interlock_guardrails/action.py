@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from interlock_policies.situation import Situation
 from interlock_tools.canonical import canonical, digest
 from interlock_tools.change import Change
 from interlock_tools.errors import InvalidRequestError
@@ -59,4 +60,18 @@ def summary(change: Change) -> dict[str, Any]:
         "reason": change.reason,
         "dry_run": change.dry_run,
         "action_digest": change.action_digest,
+    }
+
+
+def decided(change: Change, situation: Situation | None) -> dict[str, Any]:
+    """What the ledger says of a decision, so that another policy can be asked the same later."""
+    return {
+        "change_id": change.change_id,
+        "binding_digest": change.binding_digest,
+        "decision": None if change.decision is None else change.decision.model_dump(mode="json"),
+        "facts": [fact.model_dump(mode="json", exclude={"value"}) for fact in change.facts],
+        "blast_radius": None
+        if change.blast_radius is None
+        else change.blast_radius.model_dump(mode="json"),
+        "situation": None if situation is None else situation.model_dump(mode="json"),
     }

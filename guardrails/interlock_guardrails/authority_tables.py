@@ -1,8 +1,16 @@
 """The tables of the authority path: delegated roles, reviews of broken glass, autonomy."""
 
+import logging
+from collections.abc import Iterable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import Column, Float, Index, String, Table, Text
 
 from interlock_guardrails.metadata import metadata
+
+M = TypeVar("M", bound=BaseModel)
+log = logging.getLogger(__name__)
 
 # What a row grants is believed only where its document carries the note of a voting console; the
 # other columns find it.
@@ -35,3 +43,14 @@ autonomy_grants = Table(
     Column("document", Text, nullable=False),
     Index("autonomy_grants_by_scope", "scope", "site"),
 )
+
+
+def readable(model: type[M], documents: Iterable[str]) -> list[M]:
+    """What these documents hold; one that cannot be read grants nothing and hides no other."""
+    found: list[M] = []
+    for document in documents:
+        try:
+            found.append(model.model_validate_json(document))
+        except ValidationError:
+            log.error("a row of the authority path cannot be read", extra={"model": model.__name__})
+    return found

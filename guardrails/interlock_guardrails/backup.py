@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 
 from interlock_guardrails.engine import read_only
 from interlock_guardrails.ledger import rows
@@ -219,7 +220,10 @@ def _opened(path: Path) -> Iterator[Connection]:
 
 
 def _verified(connection: Connection, keys: Sequence[VerifyKey], origin: str) -> Verification:
-    result = verify_lines(rows.export_lines(connection), keys, origin=origin)
+    try:
+        result = verify_lines(rows.export_lines(connection), keys, origin=origin)
+    except DBAPIError as error:
+        raise ConflictError(f"the log cannot be read: {error.orig}") from error
     if not result.ok:
         raise ConflictError(f"the log does not verify: {result.sentence}")
     tree = rows.tree_of(connection)

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,7 @@ changes = Table(
     Column("operation", String(80), nullable=False),
     Column("action_digest", String(64), nullable=False),
     Column("requester_id", String(200), nullable=False),
+    Column("parent_id", String(40), index=True),
     Column("created_unix_s", Float, nullable=False),
     Column("document", Text, nullable=False),
     Index("changes_by_state", "state"),
@@ -55,6 +56,7 @@ def _columns(change: Change) -> dict[str, Any]:
         "operation": change.operation,
         "action_digest": change.action_digest,
         "requester_id": change.requester.id,
+        "parent_id": change.parent_id,
         "created_unix_s": change.created_at.timestamp(),
         "document": change.model_dump_json(),
     }
@@ -65,6 +67,23 @@ def insert(connection: Connection, change: Change) -> None:
     connection.execute(
         changes.insert().values(change_id=change.change_id, version=1, **_columns(change))
     )
+
+
+def insert_once(connection: Connection, change: Change) -> None:
+    """Write a change whose id says what it is; nothing happens where it stands already."""
+    known = select(changes.c.change_id).where(changes.c.change_id == change.change_id)
+    if connection.execute(known).first() is None:
+        insert(connection, change)
+
+
+def children(connection: Connection, parent_id: str) -> list[Change]:
+    """The changes that this one's approval covers, oldest first."""
+    query = (
+        select(changes.c.document)
+        .where(changes.c.parent_id == parent_id)
+        .order_by(changes.c.created_unix_s)
+    )
+    return [Change.model_validate_json(row.document) for row in connection.execute(query)]
 
 
 def get(connection: Connection, change_id: str) -> Change:
@@ -128,11 +147,11 @@ def open_with_digest(connection: Connection, action_digest: str) -> Change | Non
 
 
 def count_last_hour(
-    connection: Connection, requester: Principal, now: datetime, besides: str | None
+    connection: Connection, requester: Principal, now: datetime, besides: Collection[str]
 ) -> int:
     """How many changes this principal proposed in the hour before `now`, refused ones too.
 
-    `besides` is the change that is being decided, where it stands in the store already.
+    `besides` are changes that do not count: the one that is being decided, and its parent.
     """
     since = (now - timedelta(hours=1)).timestamp()
     query = (
@@ -141,7 +160,7 @@ def count_last_hour(
         .where(
             changes.c.requester_id == requester.id,
             changes.c.created_unix_s > since,
-            changes.c.change_id != (besides or ""),
+            changes.c.change_id.not_in(besides),
         )
     )
     return int(connection.execute(query).scalar_one())

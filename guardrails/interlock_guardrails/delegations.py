@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, select
 
 from interlock_guardrails import statements
-from interlock_guardrails.authority_tables import delegations
+from interlock_guardrails.authority_tables import delegations, readable
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.signing import Signer
@@ -167,8 +167,7 @@ class Delegations:
                 .where(delegations.c.expires_unix_s > now.timestamp())
                 .order_by(delegations.c.expires_unix_s)
             )
-            rows = connection.execute(query)
-            found = (Delegation.model_validate_json(row.document) for row in rows)
+            found = readable(Delegation, connection.scalars(query))
             return [delegation for delegation in found if delegation.stands_at(now)]
 
         return await self._store.read(look)
@@ -183,11 +182,9 @@ def lent_to(
         .where(delegations.c.delegate == delegate, delegations.c.role == role)
         .order_by(delegations.c.expires_unix_s)
     )
-    rows = connection.execute(query)
-    found = [Delegation.model_validate_json(row.document) for row in rows]
     return [
         delegation
-        for delegation in found
+        for delegation in readable(Delegation, connection.scalars(query))
         if (delegation.delegate, delegation.role) == (delegate, role)
         and delegation.stands_at(now)
         and statements.says(delegation.signature, keys, STATEMENT, delegation.said())

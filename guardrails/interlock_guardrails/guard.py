@@ -1,6 +1,5 @@
 """The guard: every change enters here, and nothing reaches a component's write but through here."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import reduce
@@ -10,12 +9,15 @@ from typing import Any, NamedTuple
 import anyio
 from sqlalchemy import Connection
 
-from interlock_guardrails import changes, reservations
-from interlock_guardrails.action import digest_of_action, parse, summary
+from interlock_guardrails import autonomy, changes, reservations
+from interlock_guardrails.action import decided, digest_of_action, parse, summary
 from interlock_guardrails.approvals import binding_digest
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.ledger.verify import parse_key
+from interlock_guardrails.people import check_words
+from interlock_guardrails.paging import LogPager, Pager
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.stop import StopState, record_stop
 from interlock_guardrails.store import Store
@@ -31,9 +33,14 @@ from interlock_tools.fact import FactSet, Unknown
 from interlock_tools.identity import Principal
 from interlock_tools.operation import Arguments, DryRun, Operation
 
-REASON_MAX_CHARS = 500
 UNKNOWN_SHOWN = 5
-UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
+
+
+ENTERS_AS = {
+    Answer.ALLOW: ChangeState.AUTHORISED,
+    Answer.REQUIRE_APPROVAL: ChangeState.AWAITING_APPROVAL,
+    Answer.REFUSE: ChangeState.REFUSED,
+}
 
 
 class Assessment(NamedTuple):
@@ -43,6 +50,12 @@ class Assessment(NamedTuple):
     reach: BlastRadius | None
     decision: Decision
     overlaps: bool = False  # with what another change has reserved
+    situation: Situation | None = None
+
+    def why(self) -> str:
+        """The decision in a sentence, with the names of what would break."""
+        broken = "" if self.reach is None else self.reach.broken()
+        return f"{self.decision.sentence()} {broken}".strip()
 
 
 class Guard:
@@ -58,6 +71,8 @@ class Guard:
         clock: Clock,
         rules: SiteRules,
         operations: Iterable[Operation[Any]],
+        vote_keys: Iterable[str] = (),  # public keys of the voting consoles; none: no vote counts
+        pager: Pager | None = None,
     ) -> None:
         self.store = store
         self.ledger = ledger
@@ -65,7 +80,9 @@ class Guard:
         self.clock = clock
         self.rules = rules
         self.gate = gate
-        self.operations: Mapping[str, Operation[Any]] = {op.name: op for op in operations}
+        self.vote_keys = tuple(parse_key(vkey) for vkey in vote_keys)
+        self.pager = pager or LogPager()
+        self.operations: dict[str, Operation[Any]] = {op.name: op for op in operations}
         self.authorised = anyio.Event()
 
     def operation(self, name: str) -> Operation[Any]:
@@ -87,6 +104,7 @@ class Guard:
         *,
         reason: str,
         dry_run: bool,
+        change_id: str | None = None,
     ) -> Change:
         """Assess a change and, unless `dry_run`, put it on its way.
 
@@ -101,7 +119,7 @@ class Guard:
         now = self.clock.now()
         try:
             parsed = parse(operation, arguments)
-            _check_reason(reason)
+            check_words("reason", reason)
             assessment = await self.assess(requester, operation, parsed, now)
         except (InvalidRequestError, NotFoundError) as error:
             await self._record_impossible(requester, operation_name, str(error))
@@ -112,7 +130,11 @@ class Guard:
         change = self._new(
             requester, operation, parsed, reason, dry_run, assessment, rehearsal, now
         )
-        entered = await self.store.write(lambda connection: self._enter(connection, change))
+        if change_id is not None:
+            change = change.model_copy(update={"change_id": change_id})
+        entered = await self.store.write(
+            lambda connection: self._enter(connection, change, assessment)
+        )
         self.wake_worker()
         return entered
 
@@ -122,22 +144,34 @@ class Guard:
         operation: Operation[Any],
         arguments: Arguments,
         now: datetime,
-        change_id: str | None = None,
+        *,
+        besides: tuple[str, ...] = (),
     ) -> Assessment:
-        """Gather the facts, compute the reach and ask the policy; a missing fact is a refusal."""
+        """Gather the facts, compute the reach and ask the policy; a missing fact is a refusal.
+
+        `besides` are changes that do not count as others: the change itself, and its parent.
+        """
         gathered = await self.facts.gather(operation.facts(arguments), self.clock)
         if gathered.unknown:
             return Assessment(gathered.facts, None, self._refuse_unknown(gathered.unknown))
         reach = operation.blast_radius(arguments, gathered.facts)
         target = operation.target(arguments)
 
-        def look(connection: Connection) -> tuple[list[BlastRadius], int]:
+        def look(connection: Connection) -> tuple[list[BlastRadius], int, bool]:
             return (
-                reservations.held_by_others(connection, change_id),
-                changes.count_last_hour(connection, requester, now, change_id),
+                reservations.held_by_others(connection, *besides),
+                changes.count_last_hour(connection, requester, now, besides),
+                autonomy.granted(
+                    connection,
+                    operation.name,
+                    operation.effect,
+                    site=self.rules.site_id,
+                    now=now,
+                    keys=self.vote_keys,
+                ),
             )
 
-        others, recent = await self.store.read(look)
+        others, recent, autonomy_granted = await self.store.read(look)
         overlaps = any(reach.overlaps(other) for other in others)
         situation = Situation(
             principal=requester,
@@ -154,8 +188,10 @@ class Guard:
             in_window=self.rules.in_window(now),
             changes_last_hour=recent,
             protected=self.rules.protected,
+            autonomy_granted=autonomy_granted,
         )
-        return Assessment(gathered.facts, reach, decide(self.gate, situation), overlaps)
+        decision = decide(self.gate, situation)
+        return Assessment(gathered.facts, reach, decision, overlaps, situation)
 
     async def get(self, change_id: str) -> Change:
         """One change as it stands.
@@ -251,64 +287,30 @@ class Guard:
             history=(Step(ChangeState.PROPOSED, now, f"{requester.id}: {reason}"),),
         )
 
-    def _enter(self, connection: Connection, change: Change) -> Change:
-        """Write the change and its decision, and move it to where the decision says."""
-        decision = change.decision
-        if decision is None:
-            raise ValueError("a change enters with its decision")
+    def _enter(self, connection: Connection, change: Change, assessment: Assessment) -> Change:
+        """Write the change with its decision, in the state where the decision puts it."""
         if not change.dry_run:
             twin = changes.open_with_digest(connection, change.action_digest)
             if twin is not None:
                 return twin
-        self.ledger.append(connection, RecordKind.REQUESTED, summary(change))
-        self.ledger.append(
-            connection,
-            RecordKind.DECIDED,
-            {
-                "change_id": change.change_id,
-                "binding_digest": change.binding_digest,
-                "decision": decision.model_dump(mode="json"),
-                "facts": [fact.model_dump(mode="json", exclude={"value"}) for fact in change.facts],
-                "blast_radius": None
-                if change.blast_radius is None
-                else change.blast_radius.model_dump(mode="json"),
-            },
+        why = assessment.why()
+        to = ENTERS_AS[assessment.decision.answer]
+        entered = change.model_copy(
+            update={"state": to, "history": (*change.history, Step(to, change.created_at, why))}
         )
+        if not change.dry_run:
+            changes.insert(connection, entered)
+        self.ledger.append(connection, RecordKind.REQUESTED, summary(change))
+        self.ledger.append(connection, RecordKind.DECIDED, decided(change, assessment.situation))
         if change.dry_run:
             return change
-        changes.insert(connection, change)
-        to = {
-            Answer.ALLOW: ChangeState.AUTHORISED,
-            Answer.REQUIRE_APPROVAL: ChangeState.AWAITING_APPROVAL,
-            Answer.REFUSE: ChangeState.REFUSED,
-        }[decision.answer]
         if to is ChangeState.REFUSED:
-            self.ledger.append(
-                connection,
-                RecordKind.REFUSED,
-                {"change_id": change.change_id, "why": decision.sentence()},
-            )
-        return changes.move(
-            connection,
-            change.change_id,
-            to,
-            at=change.created_at,
-            why=decision.sentence(),
-            came_from=ChangeState.PROPOSED,
-        )
+            body = {"change_id": change.change_id, "why": why}
+            self.ledger.append(connection, RecordKind.REFUSED, body)
+        return entered
 
     async def _record_impossible(self, requester: Principal, operation: str, why: str) -> None:
         body = {"requester": requester.id, "operation": operation, "why": why, "change_id": None}
         await self.store.write(
             lambda connection: self.ledger.append(connection, RecordKind.REFUSED, body)
         )
-
-
-def _check_reason(reason: str) -> None:
-    """Approvers read it: it must say something, and cannot move the cursor or hide letters."""
-    if not reason.strip() or len(reason) > REASON_MAX_CHARS:
-        raise InvalidRequestError(
-            f"reason: say why in 1 to {REASON_MAX_CHARS} characters; approvers read it"
-        )
-    if any(unicodedata.category(letter) in UNSEEN for letter in reason):
-        raise InvalidRequestError("reason: one line without control or invisible characters")

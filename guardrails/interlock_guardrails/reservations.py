@@ -1,7 +1,8 @@
 """Reservations and locks: what running changes hold, so that two safe ones are not unsafe together.
 
 A reservation is taken before the act, in the transaction that writes the intent, and given back
-when the change has ended. Counting what is "currently" touched would race; a reservation does not.
+when the change has ended; one that is stuck keeps it until a person clears it. Counting what is
+"currently" touched would race; a reservation does not.
 """
 
 from sqlalchemy import Column, Connection, String, Table, Text, select
@@ -39,9 +40,15 @@ def give_back(connection: Connection, change_id: str) -> None:
     connection.execute(reservations.delete().where(reservations.c.change_id == change_id))
 
 
-def held_by_others(connection: Connection, change_id: str | None = None) -> list[BlastRadius]:
-    """The reach of every change that runs now, except this one."""
+def holds(connection: Connection, change_id: str) -> bool:
+    """Whether a change holds anything."""
+    query = select(reservations.c.change_id).where(reservations.c.change_id == change_id)
+    return connection.execute(query).first() is not None
+
+
+def held_by_others(connection: Connection, *besides: str | None) -> list[BlastRadius]:
+    """The reach of every change that runs now, except these: itself, and its plan."""
     rows = connection.execute(select(reservations.c.change_id, reservations.c.reach))
     return [
-        BlastRadius.model_validate_json(row.reach) for row in rows if row.change_id != change_id
+        BlastRadius.model_validate_json(row.reach) for row in rows if row.change_id not in besides
     ]

@@ -14,16 +14,15 @@ from sqlalchemy import Connection
 
 from interlock_guardrails import changes, reservations
 from interlock_guardrails.action import parse
-from interlock_guardrails.approvals import binding_digest, quorum_voted
 from interlock_guardrails.asking import NO_ANSWER, OUR_MISTAKE, read_back, verdict_of
-from interlock_guardrails.guard import Assessment, Guard
+from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.records import RecordKind
-from interlock_guardrails.sole_worker import sole_worker
+from interlock_guardrails.sole_worker import LockLostError, sole_worker
+from interlock_guardrails.standing import expiry_of, is_expiry, still_stands
 from interlock_guardrails.stop import read_stop
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.canonical import canonical
 from interlock_tools.change import Change, ChangeState
-from interlock_tools.decision import Answer
 from interlock_tools.errors import ConflictError, FactoryError, InvalidRequestError
 from interlock_tools.fact import FactSet
 from interlock_tools.operation import Arguments, Happened, Held, Operation
@@ -31,7 +30,6 @@ from interlock_tools.operation import Arguments, Happened, Held, Operation
 LOOK_EVERY_S = 1.0
 VERIFY_EVERY_S = 2.0
 READ_BACK_TRIES = 5
-EXECUTE_TIMEOUT_S = 60.0
 WHY_MAX_CHARS = 2000
 
 S = ChangeState
@@ -49,10 +47,15 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; while another process works on this store, stand by."""
-        async with sole_worker(self._guard.store.engine, self._clock):
-            await self._work()
+        while True:
+            try:
+                async with sole_worker(self._guard.store.engine, self._clock):
+                    await self._work()
+            except LockLostError:
+                log.warning("standing by: another replica may be working")
 
     async def _work(self) -> None:
+        await self._make_safe_what_is_overdue()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._wake_regularly)
             while True:
@@ -63,6 +66,13 @@ class Worker:
                         tasks.start_soon(self._advance, change.change_id)
                 await ready.wait()
                 self._guard.authorised = anyio.Event()
+
+    async def _make_safe_what_is_overdue(self) -> None:
+        """Before anything else: what should have come to its safe value while nobody worked."""
+        now = self._clock.now()
+        for change in await self._look_for_work():
+            if change.not_before is not None and change.not_before <= now:
+                await self._advance(change.change_id)
 
     async def _wake_regularly(self) -> None:
         while True:
@@ -127,7 +137,9 @@ class Worker:
                 moved = self._step(connection, moved, to, why)
             return moved
 
-        return await self._guard.store.write(transact)
+        stuck = await self._guard.store.write(transact)
+        self._guard.pager.page(stuck, why)
+        return stuck
 
     # ── before the act ────────────────────────────────────────────────────────────────────────
 
@@ -144,26 +156,35 @@ class Worker:
     async def _begin(self, change: Change) -> Change:
         """Look at the plant again, and in one transaction reserve, lock and write the intent."""
         now = self._clock.now()
+        family = (change.change_id, *((change.parent_id,) if change.parent_id else ()))
+        if change.not_before is not None and now < change.not_before:
+            return change
         if not change.open_at(now):
-            return await self._move(change, S.EXPIRED, "it was approved but not begun in time")
+            return await self._too_late(change)
         try:
+            parent = None if change.parent_id is None else await self._guard.get(change.parent_id)
             operation, arguments = self._parsed(change)
             assessment = await self._guard.assess(
-                change.requester, operation, arguments, now, change.change_id
+                change.requester, operation, arguments, now, besides=family
             )
         except FactoryError as error:
+            if is_expiry(change):
+                return change  # what is safe is tried again until its time is over
             return await self._move(change, S.REFUSED, f"looked at again: {error}")
         if assessment.overlaps:
             return change  # it waits for the other to end, and expires if that takes too long
-        verdict = _still_stands(change, assessment)
+        verdict = still_stands(change, parent, assessment, self._guard.vote_keys)
         if verdict is not None:
-            return await self._move(change, *verdict)
+            return change if is_expiry(change) else await self._move(change, *verdict)
 
         def commit(connection: Connection) -> Change:
-            if read_stop(connection).stopped or not change.open_at(self._clock.now()):
-                return change
             reach = assessment.reach or BlastRadius()
-            if any(reach.overlaps(o) for o in reservations.held_by_others(connection, held)):
+            makes_safer = is_expiry(change) and reach.power_rise_w == 0
+            if read_stop(connection).stopped and not makes_safer:
+                return change
+            if not change.open_at(self._clock.now()):
+                return change
+            if any(reach.overlaps(o) for o in reservations.held_by_others(connection, *family)):
                 return change
             if not reservations.take(connection, change.change_id, change.target, reach):
                 return change
@@ -188,8 +209,14 @@ class Worker:
                 blast_radius=reach,
             )
 
-        held = change.change_id
         return await self._guard.store.write(commit)
+
+    async def _too_late(self, change: Change) -> Change:
+        """What was to be made safe and could not be is a person's; anything else just expires."""
+        if is_expiry(change):
+            why = "its safe value could not be brought back in time; a person must look"
+            return await self._move(change, S.STUCK, why)
+        return await self._move(change, S.EXPIRED, "it was approved but not begun in time")
 
     # ── the act ───────────────────────────────────────────────────────────────────────────────
 
@@ -197,7 +224,7 @@ class Worker:
         """Act once. Whatever is not a plain success may have half happened, and is read back."""
         operation, arguments = self._parsed(change)
         try:
-            with anyio.fail_after(EXECUTE_TIMEOUT_S):
+            with anyio.fail_after(operation.act_timeout_s):
                 answer = await operation.execute(arguments, change.change_id)
         except (FactoryError, TimeoutError) as error:
             why = f"the act did not end well: {str(error) or NO_ANSWER}"
@@ -278,7 +305,7 @@ class Worker:
     async def _compensate(self, change: Change) -> Change:
         operation, arguments = self._parsed(change)
         try:
-            with anyio.fail_after(EXECUTE_TIMEOUT_S):
+            with anyio.fail_after(operation.act_timeout_s):
                 answer = await operation.compensate(arguments, FactSet(change.facts))
         except (FactoryError, TimeoutError) as error:
             why = f"it could not be brought back: {str(error) or 'timed out'}; a person must look"
@@ -297,10 +324,25 @@ class Worker:
         return operation, parse(operation, change.arguments)
 
     async def _move(self, change: Change, to: ChangeState, why: str, **updates: Any) -> Change:
-        """One transition in a transaction of its own."""
-        return await self._guard.store.write(
+        """One transition in a transaction of its own; whoever must know of it is told after it."""
+        moved = await self._guard.store.write(
             lambda connection: self._step(connection, change, to, why, **updates)
         )
+        if to is S.STUCK:
+            self._guard.pager.page(moved, why)
+        return moved
+
+    def _leave_expiry(self, connection: Connection, change: Change) -> None:
+        """Where the effect has an end, leave behind what brings it to its safe value then."""
+        try:
+            operation, arguments = self._parsed(change)
+            expiry = operation.expiry(arguments, FactSet(change.facts))
+        except Exception:
+            log.exception("an expiry could not be worked out", extra={"id": change.change_id})
+            expiry = None
+        if expiry is not None:
+            child = expiry_of(self._guard, change, expiry, self._clock.now())
+            changes.insert_once(connection, child)
 
     def _step(
         self,
@@ -325,7 +367,9 @@ class Worker:
             came_from=change.state,
             **updates,
         )
-        if moved.ended and not goes_on:
+        if to is S.SUCCEEDED:
+            self._leave_expiry(connection, moved)
+        if moved.ended and to is not S.STUCK and not goes_on:  # stuck: see clearing.py
             reservations.give_back(connection, change.change_id)
         self._guard.ledger.append(
             connection,
@@ -359,18 +403,6 @@ RECORD_OF: dict[ChangeState, RecordKind] = {
     S.COMPENSATING: RecordKind.COMPENSATED,
     S.COMPENSATED: RecordKind.COMPENSATED,
 }
-
-
-def _still_stands(change: Change, now: Assessment) -> tuple[ChangeState, str] | None:
-    """None where the approval holds for the plant as it is now, else the end and its reason."""
-    decision = now.decision
-    if decision.answer is Answer.REFUSE:
-        return S.REFUSED, f"looked at again: {decision.sentence()}"
-    if binding_digest(change.action_digest, decision, now.facts) != change.binding_digest:
-        return S.SUPERSEDED, "the plant or the policy moved since it was decided; propose it again"
-    if decision.answer is Answer.REQUIRE_APPROVAL and not quorum_voted(change):
-        return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
-    return None
 
 
 def _writable(evidence: dict[str, Any]) -> dict[str, Any]:

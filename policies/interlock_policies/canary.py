@@ -16,6 +16,7 @@ _ORDINARY: dict[str, Any] = {
         "kind": "agent",
         "authenticated_by": "canary",
         "scopes": ["interlock:read", "interlock:propose"],
+        "owner": "person:canary",
     },
     "effect": Effect.REVERSIBLE,
     "target": {"kind": "node", "id": "node-1"},

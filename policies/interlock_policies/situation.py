@@ -32,6 +32,7 @@ class Situation(BaseModel):
         frozen: a freeze is in force.
         in_window: the moment lies inside a change window.
         changes_last_hour: changes by this principal in the last hour; this one is not counted.
+        autonomy_granted: people have let agents do this unattended here, and that is in force.
         protected: ids (`node-001`) or full names (`node/node-001`) that no change may reach.
     """
 
@@ -50,6 +51,7 @@ class Situation(BaseModel):
     frozen: bool
     in_window: bool
     changes_last_hour: int = Field(ge=0)
+    autonomy_granted: bool = False
     protected: frozenset[str] = frozenset()
 
     def protected_reached(self) -> frozenset[str]:
@@ -82,6 +84,7 @@ class Situation(BaseModel):
             "in_window": self.in_window,
             "overlaps_open": self.overlaps_open or reach.overlaps(others),
             "changes_last_hour": self.changes_last_hour,
+            "autonomy_granted": self.autonomy_granted,
             "gpus": reach.gpus,
             "hosts": hosts,
             "racks": len(reach.racks),

@@ -34,20 +34,20 @@ DEADLINE_S = 8.0  # for a checkpoint to be taken and to come back
 class GitSinkSettings(BaseModel):
     """A work tree that exists, and the configured remote of it to push to, by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     path: Path
     remote: str | None = None
     branch: str = "main"
 
-    @field_validator("branch")
+    @field_validator("remote", "branch")
     @classmethod
-    def _names_are_plain(cls, branch: str) -> str:
+    def _names_are_plain(cls, name: str | None) -> str | None:
         try:
-            GitSink(Path(), None, branch)
+            GitSink(Path(), name)
         except InvalidRequestError as error:
             raise ValueError(str(error)) from None
-        return branch
+        return name
 
 
 class MqttSinkSettings(BaseModel):

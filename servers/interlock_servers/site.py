@@ -11,12 +11,17 @@ import anyio
 from pydantic import BaseModel, ConfigDict
 
 from interlock_guardrails.approvals import Approvals
+from interlock_guardrails.autonomy import Autonomy
+from interlock_guardrails.break_glass import BreakGlass
+from interlock_guardrails.clearing import Clearing
+from interlock_guardrails.delegations import Delegations
 from interlock_guardrails.engine import create_store_engine, create_tables
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.ledger.sinks import FileSink
+from interlock_guardrails.plans import effects, offer_plans
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_guardrails.worker import Worker
@@ -85,12 +90,17 @@ def connections(site: Site) -> list[Connection]:
 
 @dataclass
 class Authority:
-    """The half of a site that needs no component: store, ledger and votes."""
+    """The half of a site that needs no component: store, ledger, and what people decide."""
 
     store: Store
     ledger: Ledger
     ledger_key: str
+    vote_key: str
     approvals: Approvals
+    delegations: Delegations
+    break_glass: BreakGlass
+    autonomy: Autonomy
+    clearing: Clearing
 
 
 @asynccontextmanager
@@ -112,7 +122,17 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
         sinks = [FileSink(data_dir / "checkpoints.jsonl")]
         with Ledger(engine, signer, origin=origin, clock=clock, sinks=sinks) as ledger:
             store = Store(engine)
-            yield Authority(store, ledger, signer.vkey, Approvals(store, ledger, clock, votes))
+            yield Authority(
+                store=store,
+                ledger=ledger,
+                ledger_key=signer.vkey,
+                vote_key=votes.vkey,
+                approvals=Approvals(store, ledger, clock, votes),
+                delegations=Delegations(store, ledger, clock, votes, settings.rules),
+                break_glass=BreakGlass(store, ledger, clock, votes, settings.rules),
+                autonomy=Autonomy(store, ledger, clock, votes, settings.rules),
+                clearing=Clearing(store, ledger, clock),
+            )
     finally:
         engine.dispose()
 
@@ -142,12 +162,14 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         guard = Guard(
             store=authority.store,
             ledger=authority.ledger,
-            gate=load_bundle(settings.bundle, {op.name: op.effect for op in operations}),
+            gate=load_bundle(settings.bundle, effects(operations)),
             facts=facts,
             clock=clock,
             rules=settings.rules,
             operations=operations,
+            vote_keys=[authority.vote_key],
         )
+        offer_plans(guard)
         site = Site(
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )

@@ -11,11 +11,16 @@ import anyio
 import pytest
 
 from interlock_guardrails.approvals import Approvals
+from interlock_guardrails.autonomy import Autonomy
+from interlock_guardrails.break_glass import BreakGlass
+from interlock_guardrails.clearing import Clearing
+from interlock_guardrails.delegations import Delegations
 from interlock_guardrails.engine import create_store_engine, create_tables
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
+from interlock_guardrails.plans import effects, offer_plans
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_guardrails.worker import Worker
@@ -45,6 +50,17 @@ AGENT = Principal(
 )
 
 
+class NotingPager:
+    """Keeps the changes that a person was paged for."""
+
+    def __init__(self, paged: list[Change]) -> None:
+        self._paged = paged
+
+    def page(self, change: Change, why: str) -> None:
+        """Note it."""
+        self._paged.append(change)
+
+
 @dataclass
 class House:
     """Everything of one guard that a test touches."""
@@ -54,6 +70,11 @@ class House:
     guard: Guard
     approvals: Approvals
     ledger: Ledger
+    paged: list[Change]
+    delegations: Delegations
+    break_glass: BreakGlass
+    autonomy: Autonomy
+    clearing: Clearing
 
     async def propose(self, position_pct: int = 50, **more: Any) -> Change:
         """Propose a move of the valve as the agent."""
@@ -121,23 +142,35 @@ def house(tmp_path: Path) -> Iterator[House]:
     operation = MoveValve(valve)
     engine = create_store_engine(f"sqlite:///{tmp_path / 'store.db'}")
     create_tables(engine)
-    key = Signer.generate("test.example/ledger")
+    key, votes = Signer.generate("test.example/ledger"), Signer.generate("votes")
+    paged: list[Change] = []
+    rules = SiteRules(
+        site_id="lab", gpus=512, hosts=64, approval_expires_s=300, autonomy_evidence_changes=2
+    )
     with Ledger(engine, key, origin="test.example/ledger", clock=clock) as ledger:
         store = Store(engine)
         guard = Guard(
             store=store,
             ledger=ledger,
-            gate=load_bundle("supervised", {operation.name: operation.effect}),
+            gate=load_bundle("supervised", effects([operation])),
             facts=FactRegistry([valve]),
             clock=clock,
-            rules=SiteRules(site_id="lab", gpus=512, hosts=64, approval_expires_s=300),
+            rules=rules,
             operations=[operation],
+            vote_keys=[votes.vkey],
+            pager=NotingPager(paged),
         )
+        offer_plans(guard)
         yield House(
             clock=clock,
             valve=valve,
             guard=guard,
-            approvals=Approvals(store, ledger, clock, Signer.generate("votes")),
+            approvals=Approvals(store, ledger, clock, votes),
             ledger=ledger,
+            paged=paged,
+            delegations=Delegations(store, ledger, clock, votes, rules),
+            break_glass=BreakGlass(store, ledger, clock, votes, rules, NotingPager(paged)),
+            autonomy=Autonomy(store, ledger, clock, votes, rules),
+            clearing=Clearing(store, ledger, clock),
         )
     engine.dispose()

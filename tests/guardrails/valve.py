@@ -1,5 +1,6 @@
 """A valve with a flow meter: the smallest plant that a guard can be wrong about."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from interlock_tools.identity import Target
 from interlock_tools.operation import (
     Arguments,
     Effect,
+    Expiry,
     Happened,
     Held,
     Operation,
@@ -34,6 +36,7 @@ class Valve:
         self.serial = "sn-1"
         self.acts: list[int] = []
         self.mishap: Mishap = "none"
+        self.after_act: Callable[[], None] = lambda: None
         self.missing: set[str] = set()
         self.observed_at: datetime | None = None
 
@@ -63,6 +66,7 @@ class MoveValveArguments(Arguments):
 
     position_pct: Annotated[int, Field(ge=0, le=100)]
     host: str = "node-001"
+    expires_in_s: Annotated[float | None, Field(gt=0)] = None
 
 
 class MoveValve(Operation[MoveValveArguments]):
@@ -111,6 +115,7 @@ class MoveValve(Operation[MoveValveArguments]):
         valve.position_pct = arguments.position_pct
         if valve.mishap != "ignores":
             valve.flow_pct = arguments.position_pct
+        valve.after_act()
         if valve.mishap in {"answer_lost", "mute"}:
             raise UnavailableError("no answer")
         return {"position_pct": valve.position_pct}
@@ -128,6 +133,17 @@ class MoveValve(Operation[MoveValveArguments]):
         """What the flow meter shows."""
         shows = self._valve.flow_pct == arguments.position_pct
         return Verdict(held=Held.YES if shows else Held.NOT_YET, source="the flow meter")
+
+    def expiry(self, arguments: MoveValveArguments, before: FactSet) -> Expiry | None:
+        """What was opened further closes again to where it stood."""
+        stood = int(before.value("valve.position", VALVE))
+        if arguments.expires_in_s is None or stood >= arguments.position_pct:
+            return None
+        return Expiry(
+            after_s=arguments.expires_in_s,
+            operation=self.name,
+            arguments={"position_pct": stood, "host": arguments.host},
+        )
 
     async def compensate(self, arguments: MoveValveArguments, before: FactSet) -> dict[str, Any]:
         """Back to where it stood."""

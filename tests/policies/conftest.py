@@ -27,6 +27,7 @@ def ordinary(
     reach: Mapping[str, Any] | None = None,
     open_reach: Mapping[str, Any] | None = None,
     scopes: frozenset[str] = frozenset({"interlock:read", "interlock:propose"}),
+    owner: str | None = "ada",
     **changed: Any,
 ) -> Situation:
     """A power cut of 5 GPUs of 100, on one host of 100 and in one domain; nothing is wrong."""
@@ -42,7 +43,7 @@ def ordinary(
             kind=kind,
             authenticated_by="test",
             scopes=scopes,
-            owner="ada" if kind is PrincipalKind.AGENT else None,
+            owner=owner if kind is PrincipalKind.AGENT else None,
         ),
         "operation": BY_EFFECT[effect],
         "effect": effect,
@@ -56,6 +57,7 @@ def ordinary(
         "frozen": False,
         "in_window": True,
         "changes_last_hour": 0,
+        "autonomy_granted": True,
     }
     return Situation(**{**fields, **changed})
 

@@ -93,7 +93,11 @@ def _entities(situation: Situation) -> str:
         [
             {
                 "uid": {"type": "Agent", "id": principal.id},
-                "attrs": {"roles": [], "scopes": sorted(principal.scopes)},
+                "attrs": {
+                    "roles": [],
+                    "scopes": sorted(principal.scopes),
+                    "owner": principal.owner,
+                },
                 "parents": [],
             },
             {

@@ -44,6 +44,7 @@ FORBIDS = {
         {"open_reach": others(249), "site_hosts": 1000},
     ),
     "agent-too-busy": Edge({"changes_last_hour": 30}, {"changes_last_hour": 29}),
+    "agent-without-owner": Edge({"owner": None}, {"owner": "person:owner-1"}),
     "may-not-propose": Edge({"scopes": NO_PROPOSE}, {}),
 }
 
@@ -96,6 +97,7 @@ def test_a_permit_that_needs_people_applies_to_its_own_changes_only(
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
+        ({"autonomy_granted": False}, "nobody has granted it"),
         ({"in_window": False}, "outside a change window"),
         ({"reach": {"power_rise_w": 1}}, "it raises power"),
         ({"reach": {"watts_moved": 0}}, "it lowers no power"),

@@ -44,6 +44,18 @@ class BlastRadius(BaseModel):
             budgets_broken=self.budgets_broken | other.budgets_broken,
         )
 
+    def broken(self) -> str:
+        """The floors and budgets that would break, by name; empty where none would."""
+        parts = [
+            f"{what}: {', '.join(sorted(names))}"
+            for what, names in (
+                ("floors", self.slo_floors_broken),
+                ("budgets", self.budgets_broken),
+            )
+            if names
+        ]
+        return "; ".join(parts)
+
     def overlaps(self, other: "BlastRadius") -> bool:
         """Whether both reach the same host."""
         return bool(self.hosts & other.hosts)

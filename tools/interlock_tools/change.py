@@ -38,7 +38,9 @@ S = ChangeState
 TRANSITIONS: dict[ChangeState, frozenset[ChangeState]] = {
     S.PROPOSED: frozenset({S.REFUSED, S.AWAITING_APPROVAL, S.AUTHORISED}),
     S.AWAITING_APPROVAL: frozenset({S.REJECTED, S.EXPIRED, S.SUPERSEDED, S.AUTHORISED}),
-    S.AUTHORISED: frozenset({S.EXECUTING, S.REFUSED, S.REJECTED, S.EXPIRED, S.SUPERSEDED}),
+    S.AUTHORISED: frozenset(
+        {S.EXECUTING, S.REFUSED, S.REJECTED, S.EXPIRED, S.SUPERSEDED, S.STUCK}
+    ),
     S.EXECUTING: frozenset({S.VERIFYING, S.UNKNOWN, S.FAILED}),
     S.UNKNOWN: frozenset({S.VERIFYING, S.FAILED, S.STUCK}),
     S.VERIFYING: frozenset({S.SUCCEEDED, S.FAILED}),
@@ -101,7 +103,9 @@ class Vote(BaseModel):
     @property
     def eyes(self) -> frozenset[str]:
         """The people who have looked through this one pair of eyes: a delegate and who sent it."""
-        return frozenset({self.voter} if self.on_behalf_of is None else {self.voter, self.on_behalf_of})
+        return frozenset(
+            {self.voter} if self.on_behalf_of is None else {self.voter, self.on_behalf_of}
+        )
 
     def who(self) -> str:
         """Who voted, and for whom."""
@@ -126,7 +130,11 @@ class GlassBroken(BaseModel):
 
 
 class Change(BaseModel):
-    """A proposed change of the plant, from its first word to its verified end."""
+    """A proposed change of the plant, from its first word to its verified end.
+
+    `parent_id` names the change whose approval covers this one: the plan that it is a step of, or
+    the change whose expiry it is; that one also waits for `not_before`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -151,6 +159,8 @@ class Change(BaseModel):
     created_at: datetime
     expires_at: datetime
     history: tuple[Step, ...] = ()
+    parent_id: str | None = None
+    not_before: datetime | None = None
 
     @property
     def ended(self) -> bool:

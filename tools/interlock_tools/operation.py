@@ -77,6 +77,16 @@ class DryRun(BaseModel):
     notes: tuple[str, ...] = ()
 
 
+class Expiry(BaseModel):
+    """What brings an effect back to its safe value when its time is over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after_s: float = Field(gt=0)
+    operation: str
+    arguments: dict[str, Any]
+
+
 A = TypeVar("A", bound=Arguments)
 
 
@@ -92,6 +102,7 @@ class Operation(ABC, Generic[A]):
         arguments: the model of its arguments.
         deadline_s: how long after the act the effect may take to show.
         compensates: whether `compensate` is implemented.
+        act_timeout_s: how long `execute` and `compensate` may take; then the answer is lost.
     """
 
     name: ClassVar[str]
@@ -99,6 +110,7 @@ class Operation(ABC, Generic[A]):
     arguments: type[A]
     deadline_s: ClassVar[float]
     compensates: ClassVar[bool] = False
+    act_timeout_s: ClassVar[float] = 60.0
 
     @abstractmethod
     def target(self, arguments: A) -> Target:
@@ -140,6 +152,14 @@ class Operation(ABC, Generic[A]):
 
         A reading older than `since`, the moment of the act, says nothing about it.
         """
+
+    def expiry(self, arguments: A, before: FactSet) -> Expiry | None:
+        """What to do when its time is over, where the arguments give it one.
+
+        It must be safe without asking anybody: the approval of this change covers it.
+        """
+        del arguments, before
+        return None
 
     async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
         """Bring back what `before` says, where the operation declares how."""

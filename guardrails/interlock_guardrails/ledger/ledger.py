@@ -117,16 +117,6 @@ class Ledger:
         """
         return self._reads.offer(draft(kind, body, self._clock.now()))
 
-    def append_and_wait(self, kind: RecordKind, body: Mapping[str, Any]) -> None:
-        """Record on its own and return once it is on the disk, in one commit with others' records.
-
-        Raises:
-            InvalidRequestError: the body cannot be written as canonical JSON; nothing was done.
-            UnavailableError: too many wait already and it was not taken, or the store failed and
-                it is tried again every second.
-        """
-        self._reads.commit(draft(kind, body, self._clock.now()))
-
     def flush(self) -> None:
         """Wait until what `append_read` took is committed.
 

@@ -155,8 +155,10 @@ def _event(record: bytes, origin: str, before: _Event | None) -> tuple[dict[str,
     }
     event |= _texts(body)
     if "trace_id" in document:
-        event["trace"] = {"uid": document["trace_id"]}
-        event["unmapped"]["span_id"] = document["span_id"]
+        event["unmapped"] |= {key: document[key] for key in ("trace_id", "span_id")}
+        if what is API:  # the profile is of this class only
+            event["trace"] = {"uid": document["trace_id"]}
+            event["metadata"]["profiles"].append("trace")
     event |= {API: _api, ENTITY: _entity, EVENT_LOG: _event_log}[what](kind, body, origin, uid)
     return event, _attest(event, origin, before, leaf)
 
@@ -180,7 +182,7 @@ def _metadata(document: Mapping[str, Any], origin: str, uid: str) -> dict[str, A
     metadata = {
         "version": OCSF_VERSION,
         "product": {"name": "Interlock", "vendor_name": "Interlock", "version": _our_version()},
-        "profiles": ["record_integrity", *(["trace"] if "trace_id" in document else [])],
+        "profiles": ["record_integrity"],
         "uid": uid,
         "sequence": document["seq"],
         "event_code": document["kind"],

@@ -70,21 +70,11 @@ class GroupCommit:
                 self._work.notify()
         return True
 
-    def commit(self, draft: Draft) -> None:
-        """Hand over a record and wait until it, and what came before it, is committed.
-
-        It waits for its own batch only, not for what others hand over meanwhile.
-
-        Raises:
-            UnavailableError: there was no room, or a write failed; in the second case the record
-                still waits for another attempt, unless the queue is closed.
-        """
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a batch that is not being written yet."""
         with self._lock:
-            if self._stopping or len(self._queue) >= self._capacity:
-                raise UnavailableError("the queue to the disk is full; this was not recorded")
-            self._queue.append(draft)
-            self._accepted += 1
-            self._wait_for(self._accepted)
+            return self._joined
 
     def flush(self) -> None:
         """Wait until all that was handed over before is committed.
@@ -94,7 +84,17 @@ class GroupCommit:
                 unless the queue is closed.
         """
         with self._lock:
-            self._wait_for(self._accepted)
+            ticket, failures = self._accepted, self._failures
+            if self._settled >= ticket:
+                return
+            self._wanted = max(self._wanted, ticket)
+            self._joined += 1
+            if not self._gathering or self._joined >= self._company:
+                self._work.notify()
+            while self._settled < ticket and self._failures == failures and not self._ended:
+                self._done.wait()
+            if self._settled < ticket:
+                raise UnavailableError(f"{len(self._queue)} records could not be written yet")
 
     def close(self) -> None:
         """Write what waits and end the thread.
@@ -110,18 +110,6 @@ class GroupCommit:
             lost = len(self._queue) + self._dropped
         if lost:
             raise UnavailableError(f"{lost} records were not written before the end")
-
-    def _wait_for(self, ticket: int) -> None:
-        """With the lock held: wait until so many records are committed, or a write failed."""
-        failures = self._failures
-        self._wanted = max(self._wanted, ticket)
-        self._joined += 1
-        if not self._gathering or self._joined >= self._company:
-            self._work.notify()
-        while self._settled < ticket and self._failures == failures and not self._ended:
-            self._done.wait()
-        if self._settled < ticket:
-            raise UnavailableError(f"{len(self._queue)} records could not be written yet")
 
     def _run(self) -> None:
         while self._turn():

@@ -116,7 +116,14 @@ def export_lines(connection: Connection) -> Iterator[bytes]:
         for row in rows:
             if note := notes.pop(row.seq, None):  # covers the records up to this one
                 yield checkpoint_line(note.note)
-            yield record_line(row.leaf_hash, row.canonical)
+            yield record_line(_bytes(row.leaf_hash), _bytes(row.canonical))
         covered = first - 1
     for note in connection.execute(note_query.where(checkpoints.c.size > covered)):
         yield checkpoint_line(note.note)
+
+
+def _bytes(value: object) -> bytes:
+    """A column as bytes; SQLite would also keep text there, put in by other hands than ours."""
+    if isinstance(value, bytes):
+        return value
+    return value.encode(errors="replace") if isinstance(value, str) else b""

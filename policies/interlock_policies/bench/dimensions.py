@@ -173,7 +173,7 @@ def _texts_of_principal(path: str, values: Values, ordinary: Mapping[str, Any]) 
 
 
 def _owner(values: Values) -> Dimension:
-    owners: list[str | None] = [None, *(sorted(_texts(values)) or ["person:owner-1"])]
+    owners: list[str | None] = [None, *(sorted(_texts(values) - {""}) or ["person:owner-1"])]
     return _dimension(
         "owner", ((owner or "nobody", {"principal": {"owner": owner}}) for owner in owners)
     )
@@ -229,6 +229,7 @@ def _broken(field: str) -> _Make:
 _FACTS: Mapping[str, _Make] = {
     "frozen": _flag("frozen"),
     "in_window": _flag("in_window"),
+    "autonomy_granted": _flag("autonomy_granted"),
     "overlaps_open": _flag("overlaps_open"),
     "changes_last_hour": lambda v: [(str(n), {"changes_last_hour": n}) for n in _numbers(v)],
     "racks": _count("racks"),

@@ -91,6 +91,7 @@ def over_a_limit(asked: Asked, limits: Limits) -> bool:
         or facts["frozen"]
         or facts["overlaps_open"]
         or PROPOSE not in asked.situation.principal.scopes
+        or (asked.by_agent and not asked.situation.principal.owner)
         or (hosts is not None and interrupts and facts["open_host_share_permille"] > hosts)
         or (changes is not None and asked.by_agent and facts["changes_last_hour"] >= changes)
     )
@@ -103,6 +104,7 @@ def small_cut(asked: Asked, limits: Limits) -> bool:
         share is not None
         and asked.by_agent
         and asked.effect is Effect.REVERSIBLE
+        and facts["autonomy_granted"]
         and facts["in_window"]
         and facts["power_rise_w"] == 0
         and facts["watts_moved"] > 0
@@ -165,6 +167,7 @@ def _limits(limits: Limits) -> Mapping[str, Values]:
         "context.frozen": Values(),
         "context.overlaps_open": Values(),
         "principal.scopes": frozenset({READ, PROPOSE}),
+        "principal.owner": Values(),
         "context.open_host_share_permille": _around(limits.interrupted_hosts_permille, 0, 1),
         "context.changes_last_hour": _around(limits.agent_changes_per_hour, -1, 0),
     }
@@ -174,6 +177,7 @@ def _cuts(limits: Limits) -> Mapping[str, Values]:
     """What `small_cut` looks at."""
     return {
         "principal.scopes": frozenset({READ, PROPOSE}),
+        "context.autonomy_granted": Values(),
         "context.in_window": Values(),
         "context.power_rise_w": frozenset({0, 1}),
         "context.watts_moved": frozenset({0, 1}),

@@ -64,6 +64,7 @@ def situation_in_words(situation: Situation) -> list[str]:
         f"{_listed(protected) if protected else 'nothing'} that is protected.",
         f"{'A freeze is in force' if situation.frozen else 'No freeze is in force'}; "
         f"{'inside' if situation.in_window else 'outside'} a change window; "
+        f"{'granted' if situation.autonomy_granted else 'not granted'} to agents; "
         f"{'overlaps' if facts['overlaps_open'] else 'overlaps no'}"
         f"{' an' if facts['overlaps_open'] else ''} open change; "
         f"{situation.changes_last_hour} changes by {who.id} in the last hour.",

@@ -22,6 +22,7 @@ from interlock_tools.identity import Target
 from interlock_tools.operation import (
     Arguments,
     Effect,
+    Expiry,
     Happened,
     Held,
     Operation,
@@ -55,6 +56,14 @@ class SetCapsArguments(Arguments):
             description="node id to watts per GPU (not per node); plan_caps gives such a map",
         ),
     ]
+    expires_in_s: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=7 * 86_400,
+            description="after it, limits that this raised go back down; lowered ones stay",
+        ),
+    ] = None
 
 
 class ReleaseCapsArguments(Arguments):
@@ -268,6 +277,25 @@ class SetCaps(LimitOperation[SetCapsArguments]):
 
     name = "maxlps.set_caps"
     arguments = SetCapsArguments
+
+    def expiry(self, arguments: SetCapsArguments, before: FactSet) -> Expiry | None:
+        """Back to what stood before, for the nodes that were raised: the lower limit is safe."""
+        if arguments.expires_in_s is None:
+            return None
+        picture = Picture.of_facts(before, self._site)
+        raised = {
+            node_id: int(min(known))
+            for node_id, watts in arguments.gpu_cap_w_by_node.items()
+            if (known := [w for w in picture.node(node_id).each_set_w if w is not None])
+            and min(known) < watts
+        }
+        if not raised:
+            return None
+        return Expiry(
+            after_s=arguments.expires_in_s,
+            operation=self.name,
+            arguments={"gpu_cap_w_by_node": raised},
+        )
 
     def caps(self, arguments: SetCapsArguments, picture: Picture) -> Caps:
         """The map itself."""

@@ -37,6 +37,8 @@ BODIES: dict[RecordKind, dict[str, Any]] = {
     RecordKind.CHANGE_STATE: CHANGE | {"state": "verifying"},
     RecordKind.REFUSED: {"change_id": None, "requester": "agent:power", "operation": "a.b"}
     | {"why": "no such operation"},
+    RecordKind.BREAK_GLASS: CHANGE | {"by": "person:operator", "why": "smoke"},
+    RecordKind.BREAK_GLASS_REVIEW: CHANGE | {"by": "person:reviewer", "why": "right"},
     RecordKind.STOP: {"stopped": True, "by": "person:operator", "why": "smoke"},
     RecordKind.CONFIG_CHANGED: {"what": "ledger_key", "by": "person:operator"},
     RecordKind.CHECKPOINT: {"sink": "git ledger", "size": 7, "published": False, "why": "no space"},
@@ -107,10 +109,12 @@ def test_the_body_says_how_it_ended(
 
 
 def test_the_trace_goes_along(clock: ManualClock) -> None:
-    """The profile is named where its attributes are."""
+    """In the class that has a place for it; beside it in the others."""
     context = trace.SpanContext(0xABC, 0x123, is_remote=False)
     with trace.use_span(trace.NonRecordingSpan(context)):
-        made = event(clock, RecordKind.READ, {})
+        made, other = event(clock, RecordKind.READ, {}), event(clock, RecordKind.STOP, {})
+    assert "trace" not in other
+    assert other["unmapped"]["trace_id"] == "00000000000000000000000000000abc"
     assert made["trace"] == {"uid": "00000000000000000000000000000abc"}
     assert "trace" in made["metadata"]["profiles"]
 
@@ -122,7 +126,7 @@ def test_an_export_is_a_chain_that_leads_back_to_the_tree(
     write(3)
     ledger.checkpoint()
     assert ledger.export_ocsf(tmp_path / "log.ocsf.jsonl") == 3
-    events = [json.loads(line) for line in (tmp_path / "log.ocsf.jsonl").open("rb")]
+    events = [json.loads(line) for line in (tmp_path / "log.ocsf.jsonl").read_text().splitlines()]
     assert [one["metadata"]["sequence"] for one in events] == [0, 1, 2]
     for before, one in zip([None, *events], events, strict=False):
         attestation = one["attestation"]

@@ -108,38 +108,30 @@ def test_a_full_queue_never_blocks_and_counts_what_it_drops() -> None:
     assert [entry for batch in disk.batches for entry in batch] == [b"0", b"1", b"2", b"3"]
 
 
-def test_who_waits_for_a_record_waits_for_its_own_batch_only(ledger: Ledger) -> None:
-    """And finds it committed, together with what came before."""
-    ledger.append_read(RecordKind.READ, {"n": 0})
-    ledger.append_and_wait(RecordKind.READ, {"n": 1})
-    assert ledger.size_and_root()[0] == 2
-
-
 def test_callers_who_return_together_share_the_next_commit() -> None:
     """A batch is held back for those who waited for the last one, and for nobody else."""
     disk = Disk()
-    with queue_on(disk, gather_s=30.0) as queue, ThreadPoolExecutor(2) as pool:
+    with queue_on(disk, gather_s=threading.TIMEOUT_MAX) as queue, ThreadPoolExecutor(3) as pool:
+
+        def write(number: int) -> None:
+            queue.offer(record(number))
+            queue.flush()
+
         disk.free.clear()
-        alone = pool.submit(queue.commit, record(0))
+        calls = [pool.submit(write, 0)]
         assert disk.reached.wait(timeout=30)
-        later = [pool.submit(queue.commit, record(1)), pool.submit(queue.flush)]
-        queue.offer(record(2))
+        calls += [pool.submit(write, number) for number in (1, 2)]
+        while queue.waiting < 2 and not any(call.done() for call in calls):
+            threading.Event().wait(0.001)
         disk.free.set()
-        for waiting in (alone, *later):
-            waiting.result(timeout=30)
-        for _ in range(5):
-            together = [pool.submit(queue.commit, record(number)) for number in (3, 4)]
-            for waiting in together:
-                waiting.result(timeout=30)
-    assert sorted(map(sorted, disk.batches[-5:])) == [[b"3", b"4"]] * 5
-
-
-def test_a_record_that_finds_no_room_is_refused_to_who_waits_for_it() -> None:
-    """It must not look as if it were on the disk."""
-    disk = Disk()
-    with queue_on(disk, capacity=0) as queue, pytest.raises(UnavailableError, match="full"):
-        queue.commit(record(0))
-    assert disk.batches == []
+        for number in (3, 5, 7):
+            for call in calls:
+                call.result(timeout=30)
+            calls = [pool.submit(write, number + n) for n in range(2)]
+        for call in calls:
+            call.result(timeout=30)
+    batches = [sorted(batch) for batch in disk.batches]
+    assert batches == [[b"0"], [b"1", b"2"], [b"3", b"4"], [b"5", b"6"], [b"7", b"8"]]
 
 
 def test_the_number_of_dropped_reads_is_itself_recorded(

@@ -10,7 +10,7 @@ from interlock_guardrails.ledger.records import encode
 from interlock_guardrails.ledger.redaction import MASK, masked, redact
 from interlock_guardrails.ledger.signing import Signer
 
-# None of these was ever valid anywhere; they are put together so that no scanner takes them for one.
+# None was ever valid; they are put together so that no scanner takes them for one.
 BODY = "A1b2C3d4E5f6G7h8J9k0" * 2
 SECRETS = {
     "jwt": "eyJhbGciOiJFZERTQSJ9." + "eyJzdWIiOiJhIn0." + BODY,

@@ -1,0 +1,84 @@
+"""Whether an approval still stands for the plant as it is, for a change and for what it covers."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from interlock_guardrails.approvals import binding_digest, quorum_voted
+from interlock_guardrails.guard import Assessment, Guard
+from interlock_guardrails.ledger.verify import VerifyKey
+from interlock_guardrails.plans import child_of
+from interlock_tools.change import Change, ChangeState
+from interlock_tools.decision import Answer, Quorum
+from interlock_tools.operation import Expiry
+
+EXPIRY_TRIED_FOR = timedelta(days=1)
+EXPIRY_NUMBER = -1  # among the children of a change; the steps of a plan count from 0
+
+End = tuple[ChangeState, str]
+S = ChangeState
+
+
+def is_expiry(change: Change) -> bool:
+    """Whether it brings the effect of an earlier change to its safe value."""
+    return change.parent_id is not None and change.not_before is not None
+
+
+def expiry_of(guard: Guard, change: Change, expiry: Expiry, now: datetime) -> Change:
+    """The change that is due when the time of this one is over; its approval covers it."""
+    due = now + timedelta(seconds=expiry.after_s)
+    return child_of(
+        guard,
+        change,
+        EXPIRY_NUMBER,
+        expiry.operation,
+        expiry.arguments,
+        None,
+        not_before=due,
+        created_at=now,
+        expires_at=due + EXPIRY_TRIED_FOR,
+    )
+
+
+def still_stands(
+    change: Change, parent: Change | None, now: Assessment, keys: Sequence[VerifyKey]
+) -> End | None:
+    """None where the approval holds for the plant as it is now, else the end and its reason."""
+    decision = now.decision
+    if decision.answer is Answer.REFUSE:
+        return S.REFUSED, f"looked at again: {now.why()}"
+    if parent is not None:
+        ended = _parent_fails(change, parent, now, keys)
+        if ended is not None or is_expiry(change):
+            return ended
+    if binding_digest(change.action_digest, decision, now.facts) != change.binding_digest:
+        return S.SUPERSEDED, "the plant or the policy moved since it was decided; propose it again"
+    if parent is not None or decision.answer is Answer.ALLOW:
+        return None
+    if not quorum_voted(change, keys):
+        return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
+    return None
+
+
+def _parent_fails(
+    change: Change, parent: Change, now: Assessment, keys: Sequence[VerifyKey]
+) -> End | None:
+    """Why the approval of the parent does not cover this change, if it does not."""
+    wanted = S.SUCCEEDED if is_expiry(change) else S.EXECUTING
+    if parent.state is not wanted:
+        return S.REFUSED, f"{parent.change_id}, which covers it, is {parent.state}"
+    if now.decision.answer is Answer.ALLOW:
+        return None
+    given = None if parent.decision is None else parent.decision.quorum
+    if not _covers(given, now.decision.quorum) or not quorum_voted(parent, keys):
+        return S.REFUSED, f"the votes on {parent.change_id} do not cover this"
+    return None
+
+
+def _covers(given: Quorum | None, asked: Quorum | None) -> bool:
+    if given is None or asked is None:
+        return False
+    return (
+        given.role == asked.role
+        and given.people >= asked.people
+        and given.typed_target >= asked.typed_target
+    )
