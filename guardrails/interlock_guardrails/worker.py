@@ -134,7 +134,7 @@ class Worker:
         def transact(connection: Connection) -> Change:
             moved = change
             for to in GIVEN_UP[change.state]:
-                moved = self._step(connection, moved, to, why)
+                moved = self._step(connection, moved, to, why, goes_on=to is not S.STUCK)
             return moved
 
         stuck = await self._guard.store.write(transact)

@@ -219,7 +219,7 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
     ledger = stack.enter_context(
         Ledger(engine, Signer.generate(ORIGIN), origin=ORIGIN, clock=clock)
     )
-    store = Store(engine)
+    store, votes = Store(engine), Signer.generate("votes")
     guard = Guard(
         store=store,
         ledger=ledger,
@@ -228,8 +228,9 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
         clock=clock,
         rules=SiteRules(site_id="lab", gpus=512, hosts=64),
         operations=[operation],
+        vote_keys=[votes.vkey],
     )
-    approvals = Approvals(store, ledger, clock, Signer.generate("votes"))
+    approvals = Approvals(store, ledger, clock, votes)
     numbers = count()
 
     async def change(*, wake: bool) -> tuple[float, float, float]:
