@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from interlock_console import decisions, logs, policy, running
+from interlock_console import authority, decisions, logs, policy, running
 from interlock_console.demo.command import run_demo
 from interlock_console.settings import DEFAULT_FILE, InterlockSettings, load
 from interlock_guardrails.ledger import verify
@@ -28,6 +28,7 @@ ledger = typer.Typer(help="The ledger: export it, verify an export.", no_args_is
 app.add_typer(approvals, name="approvals")
 app.add_typer(ledger, name="ledger")
 app.add_typer(policy.app, name="policy")
+authority.add_to(app)
 
 PIPED_WIDTH = 120  # where there is no terminal to ask
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

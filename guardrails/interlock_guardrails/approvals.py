@@ -199,7 +199,7 @@ class Approvals:
         quorum = None if change.decision is None else change.decision.quorum
         role = OPERATOR if quorum is None else quorum.role
         return (
-            by.id in behind(change)
+            by.id in {asked.owner, asked.on_behalf_of}
             or role in by.roles
             or bool(lent_to(connection, by.id, role, now, self._keys))
         )
@@ -224,7 +224,7 @@ class Approvals:
             on_behalf_of=None if lent is None else lent.delegator,
             delegation_id=None if lent is None else lent.delegation_id,
         )
-        signature = statements.sign(self._signer, STATEMENT, _said(change, vote))
+        signature = statements.sign(self._signer, STATEMENT, what_a_vote_says(change, vote))
         return vote.model_copy(update={"signature": signature})
 
 
@@ -296,10 +296,8 @@ def _digests_hold(change: Change) -> bool:
     action_digest = digest_of_action(
         change.operation, change.target, change.arguments, change.requester, change.reason
     )
-    return (
-        change.decision is not None
-        and change.action_digest == action_digest
-        and change.binding_digest == binding_digest(action_digest, change.decision, change.facts)
+    return change.decision is not None and change.binding_digest == binding_digest(
+        action_digest, change.decision, change.facts
     )
 
 
@@ -307,11 +305,11 @@ def _is_genuine(change: Change, vote: Vote, keys: Sequence[VerifyKey]) -> bool:
     return (
         vote.binding_digest == change.binding_digest
         and change.open_at(vote.at)
-        and statements.says(vote.signature, keys, STATEMENT, _said(change, vote))
+        and statements.says(vote.signature, keys, STATEMENT, what_a_vote_says(change, vote))
     )
 
 
-def _said(change: Change, vote: Vote) -> dict[str, Any]:
+def what_a_vote_says(change: Change, vote: Vote) -> dict[str, Any]:
     """What the note of a vote says."""
     return {
         "change_id": change.change_id,

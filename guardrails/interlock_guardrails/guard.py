@@ -16,8 +16,8 @@ from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.verify import parse_key
-from interlock_guardrails.people import check_words
 from interlock_guardrails.paging import LogPager, Pager
+from interlock_guardrails.people import check_words
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.stop import StopState, record_stop
 from interlock_guardrails.store import Store

@@ -13,13 +13,16 @@ from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
 
+BY_MAX_CHARS = 200
+WHY_MAX_CHARS = 500
+
 stop_state = Table(
     "stop_state",
     metadata,
     Column("row", Integer, primary_key=True),
     Column("stopped", Boolean, nullable=False),
-    Column("by", String(200), nullable=False),
-    Column("why", String(500), nullable=False),
+    Column("by", String(BY_MAX_CHARS), nullable=False),
+    Column("why", String(WHY_MAX_CHARS), nullable=False),
     Column("at_unix_s", Float, nullable=False),
 )
 
@@ -41,10 +44,12 @@ async def record_stop(
         InvalidRequestError: anyone may stop, but only a person may resume.
     """
     now = clock.now()
+    why = _storable(why)
 
     def transact(connection: Connection) -> StopState:
         state = write_stop(connection, stopped=stopped, by=by, why=why, now=now)
-        ledger.append(connection, RecordKind.STOP, {"stopped": stopped, "by": by.id, "why": why})
+        body = {"stopped": stopped, "by": _storable(by.id), "why": why}
+        ledger.append(connection, RecordKind.STOP, body)
         return state
 
     return await store.write(transact)
@@ -71,7 +76,16 @@ def write_stop(
     connection.execute(stop_state.delete())
     connection.execute(
         stop_state.insert().values(
-            row=1, stopped=stopped, by=by.id, why=why[:500], at_unix_s=now.timestamp()
+            row=1,
+            stopped=stopped,
+            by=_storable(by.id)[:BY_MAX_CHARS],
+            why=_storable(why)[:WHY_MAX_CHARS],
+            at_unix_s=now.timestamp(),
         )
     )
     return StopState(stopped=stopped, by=by.id, why=why)
+
+
+def _storable(text: str) -> str:
+    """The text as every store and the ledger take it: no word keeps the stop from being on."""
+    return text.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")

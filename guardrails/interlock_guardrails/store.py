@@ -8,6 +8,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine
 
 from interlock_guardrails.engine import read_only
+from interlock_guardrails.ledger.rows import LOCK_HEAD
 
 T = TypeVar("T")
 
@@ -24,11 +25,16 @@ class Store:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that is committed when it returns and undone if it raises.
 
+        What it reads cannot be changed by another before it ends: SQLite takes the write lock as a
+        transaction begins, and on PostgreSQL the head of the ledger is locked first, by whichever
+        replica. So no two of them decide on the same rows, nor wait for each other in a circle.
+
         A caller that is cancelled meanwhile does not undo it: the thread runs to its end.
         """
 
         def transact() -> T:
             with self.engine.begin() as connection:
+                connection.execute(LOCK_HEAD)
                 return work(connection)
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)

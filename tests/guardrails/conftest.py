@@ -1,15 +1,17 @@
 """A guard over one valve, with people, on a clock that stands still."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
+from sqlalchemy import Engine
 
+from interlock_evals.chaos.postgres import Postgres
 from interlock_guardrails.approvals import Approvals
 from interlock_guardrails.autonomy import Autonomy
 from interlock_guardrails.break_glass import BreakGlass
@@ -28,6 +30,7 @@ from interlock_policies.bundles import load_bundle
 from interlock_tools.change import Change
 from interlock_tools.clock import ManualClock
 from interlock_tools.identity import Principal, PrincipalKind
+from tests.guardrails.stores import start_postgres
 from tests.guardrails.valve import MoveValve, Valve
 
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -134,15 +137,31 @@ class House:
         return run()
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """A house under the supervised bundle, on a store of its own."""
-    clock = ManualClock(START)
-    valve = Valve(clock)
+class Keys(NamedTuple):
+    """The private keys of one site; replicas of a store share them."""
+
+    ledger: Signer
+    votes: Signer
+
+    @classmethod
+    def generate(cls) -> "Keys":
+        """New ones."""
+        return cls(Signer.generate("test.example/ledger"), Signer.generate("votes"))
+
+
+@contextmanager
+def house_on(
+    engine: Engine, *, valve: Valve | None = None, keys: Keys | None = None
+) -> Iterator[House]:
+    """A house under the supervised bundle on this store, which has its tables.
+
+    Replicas of one store share the valve, its clock and the keys.
+    """
+    valve = valve or Valve(ManualClock(START))
+    clock = valve.clock
+    assert isinstance(clock, ManualClock)
     operation = MoveValve(valve)
-    engine = create_store_engine(f"sqlite:///{tmp_path / 'store.db'}")
-    create_tables(engine)
-    key, votes = Signer.generate("test.example/ledger"), Signer.generate("votes")
+    key, votes = keys or Keys.generate()
     paged: list[Change] = []
     rules = SiteRules(
         site_id="lab", gpus=512, hosts=64, approval_expires_s=300, autonomy_evidence_changes=2
@@ -173,4 +192,20 @@ def house(tmp_path: Path) -> Iterator[House]:
             autonomy=Autonomy(store, ledger, clock, votes, rules),
             clearing=Clearing(store, ledger, clock),
         )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of our own; skipped with the reason where none can be started."""
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A house on a store of its own."""
+    engine = create_store_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    create_tables(engine)
+    with house_on(engine) as built:
+        yield built
     engine.dispose()

@@ -1,12 +1,12 @@
 """Whoever can write the store: rows changed, copied and invented without a key of ours."""
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from interlock_guardrails import changes
-from interlock_guardrails.approvals import binding_digest
+from interlock_guardrails import changes, statements
+from interlock_guardrails.approvals import STATEMENT, what_a_vote_says
+from interlock_guardrails.ledger.signing import Signer
 from interlock_tools.change import Change, Vote
 from tests.guardrails.conftest import House
 
@@ -57,13 +57,7 @@ def invented(change: Change, voter: str, signature: str = "") -> Vote:
     )
 
 
-def rebound(change: Change, **updates: Any) -> Change:
-    """The change with other contents, and with a binding digest that fits them."""
-    other = change.model_copy(update=updates)
-    if other.decision is None:
-        raise ValueError("nothing to bind")
-    bound = binding_digest(other.action_digest, other.decision, other.facts)
-    return other.model_copy(update={"binding_digest": bound})
-
-
-Forge = Callable[[Change], dict[str, Any]]
+def signed(signer: Signer, change: Change, vote: Vote) -> Vote:
+    """The vote with a genuine note by this key."""
+    note = statements.sign(signer, STATEMENT, what_a_vote_says(change, vote))
+    return vote.model_copy(update={"signature": note})

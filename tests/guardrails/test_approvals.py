@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from interlock_guardrails import changes
 from interlock_policies.bundles import load_bundle
-from interlock_tools.change import ChangeState
+from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ConflictError, InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
 from interlock_tools.operation import Effect
@@ -180,3 +180,123 @@ async def test_two_people_are_two_people(house: House) -> None:
     assert ended.state is ChangeState.SUCCEEDED
     assert [vote.voter for vote in ended.votes] == ["person:operator-1", "person:operator-2"]
     assert house.valve.acts == [50]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [AGENT, person("person:owner"), OPERATOR],
+    ids=["who asked", "who answers for it", "of the role"],
+)
+async def test_a_change_is_withdrawn_before_it_begins(house: House, by: Principal) -> None:
+    """By whoever asked for it or decides on it; it ends as rejected, on the ledger too."""
+    change = await house.propose(50)
+
+    withdrawn = await house.approvals.withdraw(by, change.change_id, why="not needed any more")
+
+    assert withdrawn.state is ChangeState.REJECTED
+    assert withdrawn.history[-1].why == f"withdrawn by {by.id}: not needed any more"
+    record = house.ledger.read(0, 10)[-1]
+    assert (record["kind"], record["body"]["by"]) == ("change_state", by.id)
+    with pytest.raises(ConflictError):
+        await house.approve(change, OPERATOR)
+
+
+async def test_an_approved_change_is_withdrawn_as_long_as_it_has_not_begun(house: House) -> None:
+    """A vote is no promise to act."""
+    await house.guard.stop(OPERATOR, "hold")
+    change = await house.propose(50)
+    await house.approve(change, OPERATOR)
+    await house.approvals.withdraw(OPERATOR, change.change_id, why="the row was wrong")
+    await house.guard.resume(OPERATOR, "go on")
+
+    async with house.working():
+        house.clock.advance(5.0)
+        await anyio.wait_all_tasks_blocked()
+
+    assert (await house.guard.get(change.change_id)).state is ChangeState.REJECTED
+    assert house.valve.acts == []
+
+
+async def test_what_has_begun_or_ended_is_not_withdrawn(house: House) -> None:
+    """What runs is finished to its verification."""
+    change = await house.propose(50)
+    await house.approve(change, OPERATOR)
+    async with house.working():
+        await house.end_of(change)
+
+    with pytest.raises(ConflictError, match="succeeded"):
+        await house.approvals.withdraw(OPERATOR, change.change_id, why="too late")
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        person("person:guest"),
+        person("person:lead", "site_lead"),
+        person("person:operator-1", "operator", channel="token:local"),
+        AGENT.model_copy(update={"id": "agent:other"}),
+        OPERATOR.model_copy(update={"id": AGENT.id, "roles": frozenset()}),
+    ],
+    ids=["no role", "other role", "with an MCP token", "another agent", "a person of its name"],
+)
+async def test_others_do_not_withdraw_a_change(house: House, by: Principal) -> None:
+    """Stopping everything is for anyone; picking one change is not."""
+    change = await house.propose(50)
+
+    with pytest.raises(InvalidRequestError, match="neither asked"):
+        await house.approvals.withdraw(by, change.change_id, why="I do not like it")
+
+
+async def stuck(house: House) -> Change:
+    """A change that acted, and of which the plant does not say what happened."""
+    house.valve.mishap = "mute"
+    change = await house.propose(50)
+    await house.approve(change, OPERATOR)
+    async with house.working():
+        ended = await house.end_of(change)
+    assert ended.state is ChangeState.STUCK
+    house.valve.mishap = "none"
+    return ended
+
+
+async def test_what_is_stuck_keeps_others_off_until_a_person_clears_it(house: House) -> None:
+    """Nobody knows what the plant is like there, so nothing else may begin on it."""
+    change = await stuck(house)
+    refused = await house.propose(60)
+    assert refused.state is ChangeState.REFUSED
+    assert "overlaps-open-reservation" in refused.history[-1].why
+
+    cleared = await house.clearing.clear(OPERATOR, change.change_id, why="looked: it is at 50")
+
+    assert cleared.state is ChangeState.STUCK
+    assert cleared.evidence["cleared"]["by"] == OPERATOR.id
+    record = house.ledger.read(0, 100)[-1]["body"]
+    assert (record["what"], record["why"]) == ("cleared", "looked: it is at 50")
+    assert (await house.propose(61)).state is ChangeState.AWAITING_APPROVAL
+
+
+@pytest.mark.parametrize(
+    "by",
+    [AGENT, person("person:guest"), person("person:operator-1", "operator", channel="token:local")],
+    ids=["agent", "no role", "with an MCP token"],
+)
+async def test_only_an_operator_clears_and_only_with_a_reason(house: House, by: Principal) -> None:
+    """It says that somebody went and looked."""
+    change = await stuck(house)
+
+    with pytest.raises(InvalidRequestError):
+        await house.clearing.clear(by, change.change_id, why="fine")
+    with pytest.raises(InvalidRequestError, match="why"):
+        await house.clearing.clear(OPERATOR, change.change_id, why=" ")
+
+
+async def test_what_runs_or_holds_nothing_is_not_cleared(house: House) -> None:
+    """A running change's lock is not a person's to give away."""
+    change = await house.propose(50)
+    with pytest.raises(ConflictError, match="nothing to clear"):
+        await house.clearing.clear(OPERATOR, change.change_id, why="fine")
+
+    ended = await stuck(house)
+    await house.clearing.clear(OPERATOR, ended.change_id, why="fine")
+    with pytest.raises(ConflictError, match="holds nothing"):
+        await house.clearing.clear(OPERATOR, ended.change_id, why="fine")

@@ -354,7 +354,7 @@ async def test_a_row_that_cannot_be_read_stops_no_other_change(house: House) -> 
 async def test_an_operation_that_is_no_longer_served_leaves_its_change_to_a_person(
     house: House,
 ) -> None:
-    """Nobody here can tell whether it holds or bring it back, so it says so and keeps others off."""
+    """Nobody here can tell whether it holds or bring it back, so it ends and keeps others off."""
     house.valve.mishap = "ignores"
     change = await house.propose(50)
     await house.approve(change, OPERATOR)

@@ -94,12 +94,17 @@ def test_the_old_key_ends_with_the_change(
     assert not verified(store, [signer.vkey], outside=[forged]).ok
 
 
+def change_record(seq: int, old: Signer, new: Signer) -> bytes:
+    """A record that names a new key."""
+    return (
+        b'{"at":"x","body":{"new_vkey":"%s","old_vkey":"%s","what":"ledger_key"},'
+        b'"kind":"config_changed","seq":%d,"v":1}' % (new.vkey.encode(), old.vkey.encode(), seq)
+    )
+
+
 def forged_change(old: Signer, new: Signer, *, both: bool) -> list[bytes]:
     """A log whose only record names a new key."""
-    record = (
-        b'{"at":"x","body":{"new_vkey":"%s","old_vkey":"%s","what":"ledger_key"},'
-        b'"kind":"config_changed","seq":0,"v":1}' % (new.vkey.encode(), old.vkey.encode())
-    )
+    record = change_record(0, old, new)
     tree = CompactRange()
     tree.append(leaf_hash(record))
     note = old.sign_checkpoint(ORIGIN, 1, tree.root())
@@ -108,6 +113,32 @@ def forged_change(old: Signer, new: Signer, *, both: bool) -> list[bytes]:
         checkpoint_line(new.sign_too(note) if both else note),
         checkpoint_line(new.sign_checkpoint(ORIGIN, 1, tree.root())),
     ]
+
+
+def test_a_retired_key_names_no_successor(signer: Signer) -> None:
+    """Who stole it could otherwise put a key of their own in the place of ours."""
+    true, forged = Signer.generate(ORIGIN), Signer.generate(ORIGIN)
+    tree, lines = CompactRange(), []
+    for seq, new in enumerate((true, forged)):
+        record = change_record(seq, signer, new)
+        tree.append(leaf_hash(record))
+        note = new.sign_too(signer.sign_checkpoint(ORIGIN, seq + 1, tree.root()))
+        lines += [record_line(leaf_hash(record), record), checkpoint_line(note)]
+    keys = [parse_key(signer.vkey)]
+    assert verify_lines(lines[:2], keys).ok
+    result = verify_lines(lines, keys)
+    assert (result.ok, result.first_bad) == (False, 1)
+
+
+def test_a_log_whose_last_checkpoint_is_not_by_the_key_in_force_does_not_verify_itself(
+    store: Engine, ledger: Ledger, new: Signer
+) -> None:
+    """Its end was taken away, down to where the old key still counted."""
+    with store.begin() as connection:
+        connection.execute(delete(checkpoints).where(checkpoints.c.size > 3))
+    result = ledger.verify_self()
+    assert (result.ok, result.first_bad) == (False, 3)
+    assert "the key in force" in result.sentence
 
 
 def test_a_change_counts_only_under_a_checkpoint_that_both_keys_signed(signer: Signer) -> None:

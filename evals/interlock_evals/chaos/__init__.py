@@ -1,0 +1,1 @@
+"""What is killed, full, gone or late, and what must hold all the same."""
