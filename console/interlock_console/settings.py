@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interlock_guardrails.rules import SiteRules
+from interlock_servers.checkpoint_sink import SinkSettings
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -47,6 +48,7 @@ class InterlockSettings(BaseModel):
     http: HttpSettings = HttpSettings()
     people: dict[str, frozenset[str]] = {}
     agents: dict[str, str] = {}
+    sinks: SinkSettings = SinkSettings()
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
@@ -57,6 +59,7 @@ class InterlockSettings(BaseModel):
             rules=self.site,
             bundle=self.bundle,
             data_dir=self.data_dir,
+            sinks=self.sinks,
             exchange=self.exchange,
             maxlps=self.maxlps,
             flex=self.flex,

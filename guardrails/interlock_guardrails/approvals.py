@@ -173,8 +173,6 @@ class Approvals:
         now: datetime,
     ) -> Delegation | None:
         """Under which delegation the voter has a say; None where they have one of their own."""
-        if voter.id in behind(change):
-            raise _not_by_who_asked()
         lent: list[Delegation | None] = [None]
         if quorum.role not in voter.roles:
             lent = [*lent_to(connection, voter.id, quorum.role, now, self._keys)]

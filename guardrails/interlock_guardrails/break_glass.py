@@ -278,7 +278,6 @@ def authorises(change: Change, keys: Sequence[VerifyKey]) -> bool:
     broken = change.glass_broken
     return (
         broken is not None
-        and broken.role == ROLE
         and broken.binding_digest == change.binding_digest
         and change.open_at(broken.at)
         and statements.says(broken.signature, keys, STATEMENT, _said(change, broken))

@@ -20,12 +20,12 @@ from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
-from interlock_guardrails.ledger.sinks import FileSink
 from interlock_guardrails.plans import effects, offer_plans
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_guardrails.worker import Worker
 from interlock_policies.bundles import load_bundle
+from interlock_servers.checkpoint_sink import SinkSettings, open_ledger
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.facts import ExchangeFacts
 from interlock_servers.exchange.server import exchange_face
@@ -56,6 +56,7 @@ class SiteSettings(BaseModel):
     rules: SiteRules
     bundle: str = "observe"
     data_dir: Path
+    sinks: SinkSettings = SinkSettings()
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
@@ -113,19 +114,23 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
     """
     data_dir = settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
-    origin = f"interlock/{settings.rules.site_id}"
-    signer = _key(origin, data_dir / "ledger-key.pem")
     votes = _key("votes", data_dir / "vote-key.pem")
     engine = create_store_engine(f"sqlite:///{data_dir / 'interlock.db'}")
     try:
         create_tables(engine)
-        sinks = [FileSink(data_dir / "checkpoints.jsonl")]
-        with Ledger(engine, signer, origin=origin, clock=clock, sinks=sinks) as ledger:
+        opening = open_ledger(
+            engine,
+            settings.sinks,
+            site_id=settings.rules.site_id,
+            data_dir=data_dir,
+            clock=clock,
+        )
+        async with opening as ledger:
             store = Store(engine)
             yield Authority(
                 store=store,
                 ledger=ledger,
-                ledger_key=signer.vkey,
+                ledger_key=ledger.vkeys[-1],
                 vote_key=votes.vkey,
                 approvals=Approvals(store, ledger, clock, votes),
                 delegations=Delegations(store, ledger, clock, votes, settings.rules),

@@ -168,7 +168,50 @@ async def test_broken_glass_is_a_signature_and_not_a_row(house: House, forged: s
         broken = change.glass_broken.model_copy(update={"by": "person:on-call-2"})
     if forged == "unsigned":
         broken = broken.model_copy(update={"signature": ""})
-    await rewrite(house, change, state=ChangeState.AUTHORISED, glass_broken=broken)
+    await rewrite(
+        house,
+        change,
+        state=ChangeState.AUTHORISED,
+        glass_broken=broken,
+        created_at=first.created_at,
+        expires_at=first.expires_at if forged == "for another change" else change.expires_at,
+    )
+
+    async with house.working():
+        ended = await house.end_of(change)
+
+    assert ended.state is ChangeState.REFUSED
+    assert house.valve.acts == []
+
+
+async def test_other_arguments_than_those_broken_open_are_not_carried_out(house: House) -> None:
+    """Under a digest of their own, which anybody can compute and nobody signed."""
+    change = await house.propose(50)
+    await break_glass(house, change)
+    other = await house.propose(20)
+    await rewrite(
+        house,
+        change,
+        arguments=other.arguments,
+        action_digest=other.action_digest,
+        binding_digest=other.binding_digest,
+    )
+
+    async with house.working():
+        ended = await house.end_of(change)
+
+    assert ended.state is ChangeState.REFUSED
+    assert house.valve.acts == []
+
+
+async def test_glass_that_was_broken_before_the_change_was_there_opens_nothing(
+    house: House,
+) -> None:
+    """A later beginning in the row would be a longer life of what was authorised earlier."""
+    change = await house.propose(50)
+    await break_glass(house, change)
+    house.clock.advance(120)
+    await rewrite(house, change, created_at=house.clock.now())
 
     async with house.working():
         ended = await house.end_of(change)

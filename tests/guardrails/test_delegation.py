@@ -277,6 +277,18 @@ async def test_a_row_that_was_changed_lends_nothing(house: House, old: str, new:
         await house.approve(change, DEPUTY)
 
 
+async def test_a_row_that_only_points_to_another_lends_nothing(house: House) -> None:
+    """The column finds the note; what counts is whom the note names."""
+    await lend(house)
+    await house.guard.store.write(
+        lambda connection: connection.execute(delegations.update().values(delegate="person:guest"))
+    )
+    change = await house.propose(50)
+
+    with pytest.raises(InvalidRequestError, match="has no say"):
+        await house.approve(change, person("person:guest"))
+
+
 async def test_a_delegate_may_withdraw(house: House) -> None:
     """The role is lent whole."""
     await lend(house)

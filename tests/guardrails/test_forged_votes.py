@@ -81,7 +81,14 @@ async def test_a_vote_for_the_same_action_at_another_time_is_not_replayed(house:
     house.valve.acts.clear()
     second = await house.propose(50)
     assert second.binding_digest == first.binding_digest
-    await rewrite(house, second, state=ChangeState.AUTHORISED, votes=voted.votes)
+    await rewrite(
+        house,
+        second,
+        state=ChangeState.AUTHORISED,
+        votes=voted.votes,
+        created_at=first.created_at,
+        expires_at=first.expires_at,
+    )
 
     assert await ends_refused(house, second)
 
@@ -199,6 +206,17 @@ async def test_a_vote_after_the_end_does_not_count_even_when_it_is_genuine(house
     too_late = change.model_copy(update={"votes": (signed(CONSOLE, change, late),)})
     assert quorum_voted(in_time, KEYS)
     assert not quorum_voted(too_late, KEYS)
+
+
+async def test_a_genuine_vote_of_another_role_or_beside_a_no_does_not_count(house: House) -> None:
+    """The rules name the role, and any no is a no, whatever state the row claims."""
+    change = await house.propose(50)
+    yes = signed(CONSOLE, change, invented(change, OPERATOR.id))
+    lead = invented(change, "person:lead-1").model_copy(update={"role": "site_lead"})
+    no = invented(change, SECOND.id).model_copy(update={"approve": False})
+
+    for votes in ((signed(CONSOLE, change, lead),), (yes, signed(CONSOLE, change, no))):
+        assert not quorum_voted(change.model_copy(update={"votes": votes}), KEYS)
 
 
 async def test_a_genuine_vote_of_who_asked_or_answers_for_it_does_not_count(house: House) -> None:

@@ -113,7 +113,8 @@ async def test_what_a_model_sees_is_strict_and_says_what_it_takes(offered: Offer
         assert tool.input_schema["additionalProperties"] is False
         assert tool.output_schema is not None
     mutating = tools["move_valve"].input_schema
-    assert set(mutating["properties"]) == {"position_pct", "host", "reason", "dry_run"}
+    own = {"position_pct", "host", "expires_in_s"}
+    assert set(mutating["properties"]) == own | {"reason", "dry_run"}
     assert set(mutating["required"]) == {"position_pct", "reason"}
     assert mutating["properties"]["dry_run"]["default"] is False
     assert "reason" not in tools["read_flow"].input_schema["properties"]

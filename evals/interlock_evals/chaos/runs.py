@@ -88,7 +88,8 @@ class Ground:
     def house(self, scenario: Scenario) -> House:
         """A house for this run; what the run before left is gone."""
         self.clear()
-        acts = self._folder / f"acts-{scenario.number}.jsonl"
+        acts = self._folder / "acts.jsonl"
+        acts.unlink(missing_ok=True)
         house = House.build(self.url, acts, scenario.mishaps, self._first)
         self._first = self._first or house
         return house
