@@ -39,38 +39,47 @@ def expiry_of(guard: Guard, change: Change, expiry: Expiry, now: datetime) -> Ch
     )
 
 
+async def parents_of(guard: Guard, change: Change) -> list[Change]:
+    """What covers this change, nearest first; people voted on the last: a plan, for its steps."""
+    found: list[Change] = []
+    while (above := (found or [change])[-1].parent_id) is not None:
+        found.append(await guard.get(above))
+    return found
+
+
 def still_stands(
-    change: Change, parent: Change | None, now: Assessment, keys: Sequence[VerifyKey]
+    change: Change, parents: Sequence[Change], now: Assessment, keys: Sequence[VerifyKey]
 ) -> End | None:
     """None where the approval holds for the plant as it is now, else the end and its reason."""
     decision = now.decision
     if decision.answer is Answer.REFUSE:
         return S.REFUSED, f"looked at again: {now.why()}"
-    if parent is not None:
-        ended = _parent_fails(change, parent, now, keys)
+    if parents:
+        ended = _parents_fail(change, parents, now, keys)
         if ended is not None or is_expiry(change):
             return ended
     if binding_digest(change.action_digest, decision, now.facts) != change.binding_digest:
         return S.SUPERSEDED, "the plant or the policy moved since it was decided; propose it again"
-    if parent is not None or decision.answer is Answer.ALLOW:
+    if parents or decision.answer is Answer.ALLOW:
         return None
     if not quorum_voted(change, keys):
         return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
     return None
 
 
-def _parent_fails(
-    change: Change, parent: Change, now: Assessment, keys: Sequence[VerifyKey]
+def _parents_fail(
+    change: Change, parents: Sequence[Change], now: Assessment, keys: Sequence[VerifyKey]
 ) -> End | None:
-    """Why the approval of the parent does not cover this change, if it does not."""
+    """Why the approval that people gave does not cover this change, if it does not."""
+    parent, voted_on = parents[0], parents[-1]
     wanted = S.SUCCEEDED if is_expiry(change) else S.EXECUTING
     if parent.state is not wanted:
         return S.REFUSED, f"{parent.change_id}, which covers it, is {parent.state}"
     if now.decision.answer is Answer.ALLOW:
         return None
-    given = None if parent.decision is None else parent.decision.quorum
-    if not _covers(given, now.decision.quorum) or not quorum_voted(parent, keys):
-        return S.REFUSED, f"the votes on {parent.change_id} do not cover this"
+    given = None if voted_on.decision is None else voted_on.decision.quorum
+    if not _covers(given, now.decision.quorum) or not quorum_voted(voted_on, keys):
+        return S.REFUSED, f"the votes on {voted_on.change_id} do not cover this"
     return None
 
 

@@ -18,7 +18,7 @@ from interlock_guardrails.asking import NO_ANSWER, OUR_MISTAKE, read_back, verdi
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.sole_worker import LockLostError, sole_worker
-from interlock_guardrails.standing import expiry_of, is_expiry, still_stands
+from interlock_guardrails.standing import expiry_of, is_expiry, parents_of, still_stands
 from interlock_guardrails.stop import read_stop
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.canonical import canonical
@@ -156,13 +156,13 @@ class Worker:
     async def _begin(self, change: Change) -> Change:
         """Look at the plant again, and in one transaction reserve, lock and write the intent."""
         now = self._clock.now()
-        family = (change.change_id, *((change.parent_id,) if change.parent_id else ()))
         if change.not_before is not None and now < change.not_before:
             return change
         if not change.open_at(now):
             return await self._too_late(change)
         try:
-            parent = None if change.parent_id is None else await self._guard.get(change.parent_id)
+            parents = await parents_of(self._guard, change)
+            family = (change.change_id, *(parent.change_id for parent in parents))
             operation, arguments = self._parsed(change)
             assessment = await self._guard.assess(
                 change.requester, operation, arguments, now, besides=family
@@ -173,7 +173,7 @@ class Worker:
             return await self._move(change, S.REFUSED, f"looked at again: {error}")
         if assessment.overlaps:
             return change  # it waits for the other to end, and expires if that takes too long
-        verdict = still_stands(change, parent, assessment, self._guard.vote_keys)
+        verdict = still_stands(change, parents, assessment, self._guard.vote_keys)
         if verdict is not None:
             return change if is_expiry(change) else await self._move(change, *verdict)
 

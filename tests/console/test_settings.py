@@ -105,3 +105,14 @@ def test_the_settings_in_the_how_to_are_good() -> None:
     assert len(settings.exchange.mqtt.brokers) == 2
     assert settings.flex is not None
     assert settings.maxlps is not None
+
+
+def test_the_places_for_checkpoints_in_the_how_to_are_good() -> None:
+    """The second how-to shows a part of a file; with a site around it, it must parse."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "authority.md").read_text("utf-8")
+    example = page.split("```toml\n")[-1].split("```")[0]
+
+    settings = parse(tomllib.loads(GOOD + example), "authority.md")
+
+    assert settings.sinks.git is not None
+    assert settings.sinks.mqtt is not None

@@ -1,5 +1,6 @@
 """An effect with an end is brought back to its safe value, also when we were away."""
 
+from interlock_guardrails.plans import propose_plan
 from interlock_tools.change import Change, ChangeState
 from tests.guardrails.conftest import AGENT, House, person
 
@@ -35,6 +36,23 @@ async def test_what_was_raised_for_a_time_comes_back_when_it_is_over(house: Hous
     assert house.valve.acts == [90, 40]
     assert back.not_before is not None
     assert ended.history[-1].at >= back.not_before
+
+
+async def test_what_a_step_of_a_plan_raised_comes_back_under_the_vote_on_the_plan(
+    house: House,
+) -> None:
+    """People voted on the plan, not on its step; the way back is covered all the same."""
+    house.valve.position_pct = house.valve.flow_pct = 40
+    steps = [("valve.move_valve", {"position_pct": 90, "expires_in_s": 60.0})]
+    plan = await propose_plan(house.guard, AGENT, steps, reason="more flow", dry_run=False)
+    await house.approve(plan, OPERATOR)
+    async with house.working():
+        await house.end_of(plan)
+        step = await expiry_of(house, plan)
+        back = await house.end_of(await expiry_of(house, step))
+
+    assert back.state is ChangeState.SUCCEEDED
+    assert house.valve.acts == [90, 40]
 
 
 async def test_nothing_comes_back_before_its_time(house: House) -> None:

@@ -1,6 +1,7 @@
 """`python -m interlock_evals.chaos`: kill it a thousand times, and count what must not happen."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -32,7 +33,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--store", choices=STORES, action="append", help="both by default")
     parser.add_argument("--name", default="chaos", help="of the report")
+    parser.add_argument("--verbose", action="store_true", help="what the killed ones logged, too")
     chosen = parser.parse_args()
+    if not chosen.verbose:
+        logging.disable()
     found: dict[str, Found] = {}
     reasons: dict[str, str] = {}
     for store in chosen.store or STORES:

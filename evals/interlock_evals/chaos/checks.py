@@ -129,7 +129,9 @@ def _judge_acts(
 
 
 def _is_approved(change: Change, every: dict[str, Change]) -> bool:
-    covers = every.get(change.parent_id) if change.parent_id else change
+    covers: Change | None = change
+    while covers is not None and covers.parent_id is not None:
+        covers = every.get(covers.parent_id)
     return covers is not None and any(vote.approve for vote in covers.votes)
 
 

@@ -43,6 +43,7 @@ from interlock_tools.identity import Principal, PrincipalKind
 ORIGIN = "chaos.example/ledger"
 EPOCH = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 RATE = 200.0  # seconds of the site in one of the machine
+LOOK_EVERY_S = 4.0  # of the site
 WITHIN_S = 30.0  # of the machine, for every change to come to its end
 RULES = SiteRules(site_id="lab", gpus=51_200, hosts=6_400, approval_expires_s=7 * 86_400.0)
 AGENT = Principal(
@@ -232,7 +233,7 @@ async def until_settled(guard: Guard) -> None:
     """Return once every change has ended, or waits for people or for its time."""
     with anyio.fail_after(WITHIN_S):
         while not all(is_waiting(c, guard) for c in await guard.store.read(changes.unfinished)):
-            await guard.clock.sleep(1.0)
+            await guard.clock.sleep(LOOK_EVERY_S)
 
 
 def is_waiting(change: Change, guard: Guard) -> bool:
