@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check fmt bench policy lock golden clean
+.PHONY: help demo test check fmt bench chaos policy lock golden clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -43,6 +43,9 @@ fmt: $(STAMP)   ## format and fix what can be fixed
 
 bench: $(STAMP) ## speeds and ratios into reports/bench.json
 	@$(BIN)/python -m interlock_evals.bench $(BENCH)
+
+chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.json; half an hour
+	@$(BIN)/python -m interlock_evals.chaos $(CHAOS)
 
 policy: $(STAMP) ## cases, every combination and mutants of the policy into reports/policy.json
 	@$(BIN)/interlock policy test --report reports $(POLICY)

@@ -128,7 +128,9 @@ class Approvals:
                 votes=votes,
             )
 
-        return await self._store.write(cast)
+        voted = await self._store.write(cast)
+        self._store.announce()
+        return voted
 
     async def withdraw(self, by: Principal, change_id: str, *, why: str) -> Change:
         """Take back a change that has not begun; it ends as rejected.

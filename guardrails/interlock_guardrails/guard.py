@@ -84,6 +84,7 @@ class Guard:
         self.pager = pager or LogPager()
         self.operations: dict[str, Operation[Any]] = {op.name: op for op in operations}
         self.authorised = anyio.Event()
+        store.listeners.append(self.wake_worker)
 
     def operation(self, name: str) -> Operation[Any]:
         """The registered operation of this name.

@@ -19,6 +19,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._snapshots = read_only(engine)
+        self.listeners: list[Callable[[], None]] = []
         self._writers = anyio.CapacityLimiter(1)
         self._readers = anyio.CapacityLimiter(4)
 
@@ -38,6 +39,11 @@ class Store:
                 return work(connection)
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)
+
+    def announce(self) -> None:
+        """Say that something may be ready to begin; other processes find it at their next look."""
+        for listen in self.listeners:
+            listen()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of its own; nothing is written."""

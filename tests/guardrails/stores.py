@@ -17,13 +17,18 @@ WITHIN_S = 20.0
 NAMES = ("sqlite", "postgresql")
 
 
-def start_postgres() -> Postgres:
-    """A server to enter, or the test is skipped with the reason; where one is required it fails."""
+def require_postgres() -> None:
+    """Skip the test, with the reason, where no server can be started; where it must, fail."""
     reason = why_not()
     if reason is not None:
         if os.environ.get("CI") == "true" and os.environ.get(REQUIRED) == "1":
             pytest.fail(f"{REQUIRED}=1, and {reason}")
         pytest.skip(reason)
+
+
+def start_postgres() -> Postgres:
+    """A server to enter, where one can be started."""
+    require_postgres()
     return Postgres()
 
 

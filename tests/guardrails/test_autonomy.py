@@ -224,6 +224,37 @@ async def test_a_grant_is_a_signature_and_not_a_row(house: House, old: str, new:
     assert (await house.propose(70)).state is ChangeState.AWAITING_APPROVAL
 
 
+@pytest.mark.parametrize("column", [{"site": "lab"}, {"scope": MOVE}], ids=lambda c: next(iter(c)))
+async def test_a_row_that_only_points_to_another_grant_grants_nothing(
+    house: House, column: dict[str, str]
+) -> None:
+    """The columns find the note; what counts is where and what the note names."""
+    autonomous(house)
+    evidence = await record(house)
+    if "site" in column:
+        house.autonomy._rules = house.guard.rules.model_copy(update={"site_id": "hall"})
+        await grant(house, evidence)
+    else:
+        for change_id in evidence:
+            row = await house.guard.get(change_id)
+            await rewrite(house, row, operation="valve.other")
+        await grant(house, evidence, scope="valve.other")
+    await house.guard.store.write(
+        lambda connection: connection.execute(autonomy_grants.update().values(**column))
+    )
+
+    assert (await house.propose(70)).state is ChangeState.AWAITING_APPROVAL
+
+
+async def test_a_clock_that_goes_back_does_not_predate_a_grant(house: House) -> None:
+    """Before it was given it gave nothing."""
+    autonomous(house)
+    await grant(house, await record(house))
+    house.clock.advance(-600)
+
+    assert (await house.propose(70)).state is ChangeState.AWAITING_APPROVAL
+
+
 async def test_a_failure_that_cannot_be_read_counts_as_one(house: House) -> None:
     """Nobody knows what went wrong there: that is no good record."""
     autonomous(house)

@@ -96,6 +96,15 @@ async def test_what_is_forbidden_cannot_be_broken_open(house: House) -> None:
         await break_glass(house, change)
 
 
+async def test_a_refusal_that_its_row_calls_waiting_cannot_be_broken_open(house: House) -> None:
+    """It is the decision that asks for votes, not the state."""
+    change = await house.propose(5)
+    await rewrite(house, change, state=ChangeState.AWAITING_APPROVAL)
+
+    with pytest.raises(ConflictError, match="no votes are asked for"):
+        await break_glass(house, change)
+
+
 async def test_a_forbid_that_comes_into_force_after_it_stops_the_change(house: House) -> None:
     """The policy is asked again when it begins; broken glass answers for the quorum only."""
     change = await house.propose(50)

@@ -147,6 +147,19 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Telling(Worker):
+    """A worker that says when it has become the one that works."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard)
+        self.works = anyio.Event()
+
+    async def _work(self) -> None:
+        self.works.set()
+        await anyio.sleep(0)  # whoever waits for it goes first
+        await super()._work()
+
+
 def fork(work: Callable[[], None]) -> int:
     """Run the work in a process of its own, which ends with it: 0, or 1 where it raised."""
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - only counted
@@ -166,15 +179,20 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def propose_and_work(house: House, scenario: Scenario, kill: Kill, ready: int) -> None:
-    """The first process: proposes, lets people approve, works; a byte to `ready` says it is on."""
+    """The first process: proposes, lets people approve, works.
+
+    A byte to `ready` says that it is the one that works, and whoever starts now stands by.
+    """
 
     async def drive(guard: Guard, approvals: Approvals) -> None:
+        if scenario.voted_first:
+            await _ask_all(guard, approvals, scenario.asks)
         async with anyio.create_task_group() as tasks:
-            if scenario.voted_first:
-                await _ask_all(guard, approvals, scenario.asks)
+            worker = Telling(guard)
+            tasks.start_soon(worker.run)
+            await worker.works.wait()
             killer.arm()
             os.write(ready, b".")
-            tasks.start_soon(Worker(guard).run)
             if not scenario.voted_first:
                 await _ask_all(guard, approvals, scenario.asks)
             await until_settled(guard)

@@ -140,6 +140,7 @@ def run_one(ground: Ground, scenario: Scenario) -> Found:
     killed: list[str] = []
     first = Child(lambda says, _: propose_and_work(house, scenario, scenario.kills[0], says))
     kills: list[Kill | None] = [*scenario.kills, None]
+    first.wait_ready()
     waiting = _after(house, kills[1]) if scenario.standby else None
     codes = [_end(first, kills[0], killed)]
     for kill in kills[1:]:
