@@ -13,11 +13,12 @@ from sqlalchemy import Engine
 
 from interlock_console.settings import InterlockSettings, local_person, roles_of_user
 from interlock_guardrails import backup
-from interlock_guardrails.engine import create_store_engine, create_tables
+from interlock_guardrails.engine import STORE_FILE, create_store_engine, store_address
 from interlock_guardrails.ledger.keys import keyring_of, rotate_key
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.proofs import prove_growth, prove_record
 from interlock_guardrails.ledger.verify import BadNoteError, parse_key, read_notes
+from interlock_guardrails.migrations import migrate
 from interlock_servers.checkpoint_sink import (
     KEY_FILE,
     SinkSettings,
@@ -27,7 +28,6 @@ from interlock_servers.checkpoint_sink import (
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import InvalidRequestError
 
-STORE_FILE = "interlock.db"
 NO_SINKS = SinkSettings()
 
 
@@ -184,9 +184,11 @@ async def _open(
     settings: InterlockSettings, sinks: SinkSettings, *, overruled_by: str | None = None
 ) -> AsyncIterator[Opened]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = create_store_engine(f"sqlite:///{settings.data_dir / STORE_FILE}")
+    engine = create_store_engine(
+        store_address(settings.data_dir, settings.store_url, settings.store_url_env)
+    )
     try:
-        create_tables(engine)
+        migrate(engine)
         opening = open_ledger(
             engine,
             sinks,

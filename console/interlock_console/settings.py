@@ -45,6 +45,8 @@ class InterlockSettings(BaseModel):
     site: SiteRules
     bundle: str = "observe"
     data_dir: Path = Path("interlock-data")
+    store_url: str | None = None
+    store_url_env: str | None = None
     http: HttpSettings = HttpSettings()
     people: dict[str, frozenset[str]] = {}
     agents: dict[str, str] = {}
@@ -59,6 +61,8 @@ class InterlockSettings(BaseModel):
             rules=self.site,
             bundle=self.bundle,
             data_dir=self.data_dir,
+            store_url=self.store_url,
+            store_url_env=self.store_url_env,
             sinks=self.sinks,
             exchange=self.exchange,
             maxlps=self.maxlps,

@@ -4,8 +4,12 @@ In SQLite every transaction begins by taking the write lock, so that what it rea
 by another before it writes; transactions that only read go through `read_only`.
 """
 
+import os
+from pathlib import Path
+
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from interlock_guardrails import authority_tables as _authority  # noqa: F401  (adds to metadata)
@@ -13,6 +17,8 @@ from interlock_guardrails.ledger import tables as _ledger_tables  # noqa: F401  
 from interlock_guardrails.metadata import metadata
 from interlock_tools.errors import InvalidRequestError
 
+STORE_FILE = "interlock.db"
+POSTGRESQL_DRIVER = "postgresql+psycopg"
 BUSY_TIMEOUT_MS = 15_000
 SQLITE_PRAGMAS = (
     f"busy_timeout = {BUSY_TIMEOUT_MS}",  # first: the next one may have to wait
@@ -40,6 +46,36 @@ def create_store_engine(url: str | URL) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def store_address(data_dir: Path, url: str | None = None, url_env: str | None = None) -> URL:
+    """Where the store of a site is: at `url`, at what `url_env` names, or a file in `data_dir`.
+
+    A password belongs into the environment, not into a settings file.
+
+    Raises:
+        InvalidRequestError: both are named, the variable is not set, it is no URL, or `url` holds a
+            password; what is wrong with it is said without repeating it.
+    """
+    if url and url_env:
+        raise InvalidRequestError("name store_url or store_url_env, not both")
+    if url_env:
+        url, named = os.environ.get(url_env, "").strip(), f"the environment variable {url_env}"
+        if not url:
+            raise InvalidRequestError(f"{named} is not set, and store_url_env names it")
+    else:
+        named = "store_url"
+    if not url:
+        return URL.create("sqlite", database=str(data_dir / STORE_FILE))
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise InvalidRequestError(f"{named} is no address such as postgresql://host/name") from None
+    if not url_env and (address.password or "password" in address.query):
+        raise InvalidRequestError("store_url must hold no password; name store_url_env instead")
+    if address.drivername == "postgresql":
+        return address.set(drivername=POSTGRESQL_DRIVER)
+    return address
 
 
 def read_only(engine: Engine) -> Engine:

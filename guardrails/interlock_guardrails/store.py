@@ -35,7 +35,6 @@ class Store:
 
         def transact() -> T:
             with self.engine.begin() as connection:
-                connection.execute(LOCK_HEAD)
                 return work(connection)
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)

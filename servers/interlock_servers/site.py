@@ -15,11 +15,12 @@ from interlock_guardrails.autonomy import Autonomy
 from interlock_guardrails.break_glass import BreakGlass
 from interlock_guardrails.clearing import Clearing
 from interlock_guardrails.delegations import Delegations
-from interlock_guardrails.engine import create_store_engine, create_tables
+from interlock_guardrails.engine import create_store_engine, store_address
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
+from interlock_guardrails.migrations import migrate
 from interlock_guardrails.plans import effects, offer_plans
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
@@ -47,7 +48,8 @@ from interlock_tools.clock import Clock
 class SiteSettings(BaseModel):
     """Everything that a site is made from; frozen, read once.
 
-    `data_dir` keeps the store, the keys and the published checkpoints. A component that is None is
+    `data_dir` keeps the store, the keys and the published checkpoints; `store_url`, or the variable
+    that `store_url_env` names, is where a store is that replicas share. A component that is None is
     not served.
     """
 
@@ -56,6 +58,8 @@ class SiteSettings(BaseModel):
     rules: SiteRules
     bundle: str = "observe"
     data_dir: Path
+    store_url: str | None = None
+    store_url_env: str | None = None
     sinks: SinkSettings = SinkSettings()
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
@@ -110,14 +114,16 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
 
     Raises:
         InvalidRequestError: a key file is not usable.
-        ConflictError: the store holds the log of another site.
+        ConflictError: the store holds the log of another site, or is of a newer version.
     """
     data_dir = settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
     votes = _key("votes", data_dir / "vote-key.pem")
-    engine = create_store_engine(f"sqlite:///{data_dir / 'interlock.db'}")
+    engine = create_store_engine(
+        store_address(data_dir, settings.store_url, settings.store_url_env)
+    )
     try:
-        create_tables(engine)
+        migrate(engine)
         opening = open_ledger(
             engine,
             settings.sinks,

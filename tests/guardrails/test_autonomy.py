@@ -10,6 +10,7 @@ from interlock_policies.bundles import load_bundle
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ConflictError, InvalidRequestError, NotFoundError
 from interlock_tools.identity import Principal
+from interlock_tools.operation import Effect
 from tests.guardrails.conftest import AGENT, House, person
 from tests.guardrails.forging import rewrite, rewrite_document
 
@@ -200,6 +201,12 @@ async def test_evidence_is_checked_against_the_store(house: House) -> None:
         await grant(house, [first, first])
     with pytest.raises(NotFoundError):
         await grant(house, [first, "chg-0123456789ab"])
+
+    row = await house.guard.get(second)
+    await rewrite(house, row, effect=Effect.IRREVERSIBLE)
+    with pytest.raises(InvalidRequestError, match="never alone"):
+        await grant(house, [first, second])
+    await rewrite(house, row, effect=row.effect)
 
     waiting = await house.propose(50)
     with pytest.raises(InvalidRequestError, match="is awaiting_approval"):

@@ -11,10 +11,13 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from interlock_guardrails import changes, reservations
-from interlock_guardrails.engine import create_tables
 from interlock_guardrails.ledger import rows
+from interlock_guardrails.migrations import migrate
 from interlock_guardrails.plans import propose_plan
+from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.stop import record_stop
 from interlock_guardrails.worker import Worker
+from interlock_servers.site import SiteSettings, open_authority
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.clock import ManualClock
 from interlock_tools.errors import ConflictError
@@ -42,7 +45,7 @@ def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> URL | str:
 def engine(url: URL | str) -> Iterator[Engine]:
     """The store, with its tables."""
     with opened(url) as engine:
-        create_tables(engine)
+        migrate(engine)
         yield engine
 
 
@@ -342,3 +345,23 @@ async def test_a_replica_takes_over_when_the_lock_of_the_other_is_lost(
 
     assert ended.state is ChangeState.SUCCEEDED
     assert replicas[0].valve.acts == [50, 40]
+
+
+async def test_a_site_keeps_its_store_where_its_settings_say(
+    kind: str, url: URL | str, tmp_path: Path
+) -> None:
+    """Opened again it is the same store, and the same log."""
+    rules = SiteRules(site_id="lab", gpus=512, hosts=64)
+    settings = SiteSettings(rules=rules, data_dir=tmp_path / "keys", store_url=str(url))
+    for size in (0, 1):
+        async with open_authority(settings, ManualClock(START)) as authority:
+            assert authority.store.engine.dialect.name == kind
+            assert authority.ledger.size_and_root()[0] == size
+            await record_stop(
+                authority.store,
+                authority.ledger,
+                ManualClock(START),
+                OPERATOR,
+                stopped=True,
+                why="a drill",
+            )

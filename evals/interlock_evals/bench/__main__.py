@@ -14,12 +14,13 @@ from interlock_evals.bench import MEASURES
 from interlock_evals.bench.measured import Measured
 from interlock_evals.reports import Figure, Promise, Report
 
+PIPED_WIDTH = 110  # where there is no terminal to ask
 VERSIONS_OF = ("interlock-dsx", "numpy", "highspy", "mcp", "cedarpy", "paho-mqtt")
 
 
 def main(names: Sequence[str]) -> int:
     """Run these measures, or all; 2 for a name that is none, else 0: a miss is not a failure."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     unknown = sorted(set(names) - set(MEASURES))
     if unknown:
         console.print(f"No such measure: {', '.join(unknown)}. There are: {', '.join(MEASURES)}.")
@@ -66,7 +67,7 @@ def show(report: Report, console: Console) -> None:
             str(figure.n) if figure else "",
             _number(promise.limit),
             promise.unit,
-            "[green]yes" if promise.held else f"[red]no[/]: {promise.why_not}",
+            "[green]yes" if promise.held else "[red]no",
         )
     table.add_section()
     for key, figure in report.figures.items():
@@ -74,6 +75,9 @@ def show(report: Report, console: Console) -> None:
             told = (_number(figure.value), _number(figure.spread), str(figure.n), "", figure.unit)
             table.add_row(key, *told, "")
     console.print(table)
+    for key, promise in report.promises.items():
+        if not promise.held:
+            console.print(f"{key} does not hold: {promise.why_not}", soft_wrap=True)
 
 
 def _number(value: float | str | None) -> str:

@@ -20,7 +20,7 @@ from interlock_plant import (
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS, RUNS = 1_000, 5
-LEAST_SPEED = 60.0  # an hour of a hall in a minute
+LEAST_SPEED = 200.0  # times real time: a day of a hall in seven minutes
 CAP_W = 600.0
 
 

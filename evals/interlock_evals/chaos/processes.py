@@ -150,13 +150,14 @@ class Killer:
 class Telling(Worker):
     """A worker that says when it has become the one that works."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, tell: Callable[[], object]) -> None:
         super().__init__(guard)
+        self._tell = tell
         self.works = anyio.Event()
 
     async def _work(self) -> None:
+        self._tell()
         self.works.set()
-        await anyio.sleep(0)  # whoever waits for it goes first
         await super()._work()
 
 
@@ -184,15 +185,17 @@ def propose_and_work(house: House, scenario: Scenario, kill: Kill, ready: int) -
     A byte to `ready` says that it is the one that works, and whoever starts now stands by.
     """
 
+    def works() -> None:
+        killer.arm()
+        os.write(ready, b".")
+
     async def drive(guard: Guard, approvals: Approvals) -> None:
         if scenario.voted_first:
             await _ask_all(guard, approvals, scenario.asks)
         async with anyio.create_task_group() as tasks:
-            worker = Telling(guard)
+            worker = Telling(guard, works)
             tasks.start_soon(worker.run)
             await worker.works.wait()
-            killer.arm()
-            os.write(ready, b".")
             if not scenario.voted_first:
                 await _ask_all(guard, approvals, scenario.asks)
             await until_settled(guard)

@@ -37,6 +37,7 @@ class Child:
     """A forked process, and the pipes by which it is told to finish and says that it is ready."""
 
     def __init__(self, work: Callable[[int, int], None]) -> None:
+        self._was_ready = False
         self.ready, says = os.pipe()
         go, self._go = os.pipe()
 
@@ -55,8 +56,10 @@ class Child:
 
     def wait_ready(self) -> None:
         """Return once it says so, or has ended."""
-        _wait_readable(self.ready, WITHIN_S)
-        os.read(self.ready, 1)
+        if not self._was_ready:
+            _wait_readable(self.ready, WITHIN_S)
+            os.read(self.ready, 1)
+            self._was_ready = True
 
     def kill_after(self, delay_s: float) -> None:
         """Kill it then, unless it ends before."""

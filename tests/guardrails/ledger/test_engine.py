@@ -6,7 +6,12 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from interlock_guardrails.engine import create_store_engine, create_tables, read_only
+from interlock_guardrails.engine import (
+    create_store_engine,
+    create_tables,
+    read_only,
+    store_address,
+)
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.rows import LOCK_HEAD
@@ -66,3 +71,33 @@ def test_a_store_in_a_missing_folder_fails_at_once(tmp_path: Path) -> None:
     with pytest.raises(OperationalError):
         create_tables(engine)
     engine.dispose()
+
+
+def test_a_store_is_a_file_beside_the_keys_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds a password stands in the environment; a plain address may stand in the file."""
+    monkeypatch.setenv("STORE", "postgresql://interlock:secret@db/store")
+
+    assert store_address(tmp_path).database == str(tmp_path / "interlock.db")
+    assert store_address(tmp_path, "postgresql://db/store").drivername == "postgresql+psycopg"
+    assert store_address(tmp_path, url_env="STORE").password == "secret"  # noqa: S105 - made up
+
+
+@pytest.mark.parametrize(
+    ("url", "url_env"),
+    [
+        ("postgresql://interlock:secret@db/store", None),
+        ("postgresql://db/store?password=secret", None),
+        ("secret", None),
+        ("postgresql://db/store", "STORE"),
+        (None, "NO_SUCH_STORE"),
+    ],
+)
+def test_an_address_that_tells_a_secret_or_leads_nowhere_is_refused_without_repeating_it(
+    url: str | None, url_env: str | None, tmp_path: Path
+) -> None:
+    """Settings files are read by many, and errors are logged."""
+    with pytest.raises(InvalidRequestError, match="store_url") as refused:
+        store_address(tmp_path, url, url_env)
+    assert "secret" not in str(refused.value)
