@@ -258,6 +258,7 @@ def child_of(
             "facts": (),
             "blast_radius": None,
             "votes": (),
+            "glass_broken": None,
             "evidence": {},
             "parent_id": parent.change_id,
             "history": parent.history[:1],

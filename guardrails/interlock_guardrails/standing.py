@@ -2,17 +2,31 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 
+from interlock_guardrails.action import parse
 from interlock_guardrails.approvals import binding_digest, quorum_voted
 from interlock_guardrails.guard import Assessment, Guard
 from interlock_guardrails.ledger.verify import VerifyKey
-from interlock_guardrails.plans import child_of
+from interlock_guardrails.plans import PlanArguments, child_of
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.decision import Answer, Quorum
+from interlock_tools.fact import FactSet
 from interlock_tools.operation import Expiry
 
 EXPIRY_TRIED_FOR = timedelta(days=1)
 EXPIRY_NUMBER = -1  # among the children of a change; the steps of a plan count from 0
+
+MADE_OF = (
+    "change_id",
+    "operation",
+    "arguments",
+    "target",
+    "requester",
+    "reason",
+    "action_digest",
+    "binding_digest",
+)
 
 End = tuple[ChangeState, str]
 S = ChangeState
@@ -48,13 +62,17 @@ async def parents_of(guard: Guard, change: Change) -> list[Change]:
 
 
 def still_stands(
-    change: Change, parents: Sequence[Change], now: Assessment, keys: Sequence[VerifyKey]
+    guard: Guard, change: Change, parents: Sequence[Change], now: Assessment
 ) -> End | None:
     """None where the approval holds for the plant as it is now, else the end and its reason."""
+    keys = guard.vote_keys
     decision = now.decision
     if decision.answer is Answer.REFUSE:
         return S.REFUSED, f"looked at again: {now.why()}"
     if parents:
+        for below, above in pairwise((change, *parents)):
+            if not _leads_to(guard, above, below):
+                return S.REFUSED, f"{above.change_id} does not lead to {below.change_id}"
         ended = _parents_fail(change, parents, now, keys)
         if ended is not None or is_expiry(change):
             return ended
@@ -65,6 +83,22 @@ def still_stands(
     if not quorum_voted(change, keys):
         return S.REFUSED, "the votes do not reach the quorum that the policy asks for"
     return None
+
+
+def _leads_to(guard: Guard, parent: Change, child: Change) -> bool:
+    """Whether the parent's own arguments make this child: an id in a row proves nothing."""
+    operation = guard.operation(parent.operation)
+    arguments = parse(operation, parent.arguments)
+    made: list[Change] = []
+    if isinstance(arguments, PlanArguments):
+        made += [
+            child_of(guard, parent, number, step.operation, step.arguments, step.binding_digest)
+            for number, step in enumerate(arguments.steps)
+        ]
+    expiry = operation.expiry(arguments, FactSet(parent.facts))
+    if expiry is not None:
+        made.append(expiry_of(guard, parent, expiry, parent.created_at))
+    return any(all(getattr(m, f) == getattr(child, f) for f in MADE_OF) for m in made)
 
 
 def _parents_fail(

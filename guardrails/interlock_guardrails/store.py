@@ -35,6 +35,7 @@ class Store:
 
         def transact() -> T:
             with self.engine.begin() as connection:
+                connection.execute(LOCK_HEAD)
                 return work(connection)
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)

@@ -173,7 +173,7 @@ class Worker:
             return await self._move(change, S.REFUSED, f"looked at again: {error}")
         if assessment.overlaps:
             return change  # it waits for the other to end, and expires if that takes too long
-        verdict = still_stands(change, parents, assessment, self._guard.vote_keys)
+        verdict = still_stands(self._guard, change, parents, assessment)
         if verdict is not None:
             return change if is_expiry(change) else await self._move(change, *verdict)
 

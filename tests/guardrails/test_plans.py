@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from interlock_guardrails.plans import propose_plan
+from interlock_guardrails import changes
+from interlock_guardrails.plans import child_of, propose_plan
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import InvalidRequestError, NotFoundError
 from tests.guardrails.conftest import AGENT, House, person
@@ -103,3 +104,29 @@ async def test_a_plan_does_not_hold_plans(house: House) -> None:
         await propose_plan(
             house.guard, AGENT, [("plan.run_reversible", inner)], reason="x", dry_run=False
         )
+
+
+async def test_a_row_that_only_names_a_plan_does_not_ride_on_its_votes(house: House) -> None:
+    """Whoever can write to the store can name any parent; only its own steps are covered."""
+    plan = await plan_of(house, [80, 60])
+    await house.approve(plan, OPERATOR)
+    forged: list[Change] = []
+
+    def slip_in() -> None:
+        step = forged[0].model_copy(update={"created_at": house.clock.now()})
+        with house.guard.store.engine.begin() as connection:
+            changes.insert_once(connection, step)
+
+    known = await house.propose(20, reason=plan.reason, dry_run=True)
+    arguments = {"position_pct": 20}
+    forged.append(
+        child_of(house.guard, plan, 7, "valve.move_valve", arguments, known.binding_digest)
+    )
+    house.valve.after_act = slip_in
+
+    async with house.working():
+        await house.end_of(plan)
+        ended = await house.end_of(forged[0])
+
+    assert ended.state is ChangeState.REFUSED
+    assert 20 not in house.valve.acts
