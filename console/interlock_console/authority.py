@@ -1,24 +1,29 @@
 """What people do beside voting: lend a role, break glass and judge it, withdraw, clear, let go."""
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from interlock_console.decisions import SHOWN_DIGITS
-from interlock_console.settings import DEFAULT_FILE, load, local_person, roles_of_user
+from interlock_console.entry import (
+    DEFAULT_FILE,
+    ChangeId,
+    Config,
+    Why,
+    console,
+    run,
+    settings_in,
+)
+from interlock_console.settings import local_person, roles_of_user
 from interlock_guardrails import changes
 from interlock_guardrails.break_glass import Review
 from interlock_servers.site import Authority, open_authority
 from interlock_tools.clock import SystemClock
-from interlock_tools.errors import ConflictError, FactoryError
+from interlock_tools.errors import ConflictError
 from interlock_tools.identity import Principal
 
-PIPED_WIDTH = 120
 HOUR_S, DAY_S = 3600.0, 86_400.0
 
 delegation = typer.Typer(help="Lend a role for a while, and take it back.", no_args_is_help=True)
@@ -28,13 +33,7 @@ break_glass = typer.Typer(
 change = typer.Typer(help="Withdraw a change; clear what a stuck one holds.", no_args_is_help=True)
 autonomy = typer.Typer(help="What agents may do without a vote.", no_args_is_help=True)
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-trouble = Console(stderr=True, highlight=False)
-
-Config = Annotated[Path, typer.Option("--config", help="the settings file")]
-ChangeId = Annotated[str, typer.Argument(help="such as chg-0123456789ab")]
 Scope = Annotated[str, typer.Argument(help="an operation such as maxlps.set_caps, or an effect")]
-Why = Annotated[str, typer.Option("--why", help="for the ledger")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -274,13 +273,10 @@ def _say(sentence: str) -> None:
 def _run(config: Path, work: Callable[[Authority, Principal], Awaitable[None]]) -> None:
     """Do it as the user of this machine; an expected failure is one sentence and exit status 2."""
 
-    async def act() -> None:
-        settings = load(config)
+    async def act() -> int:
+        settings = settings_in(config)
         async with open_authority(settings.for_site(), SystemClock()) as authority:
             await work(authority, local_person(roles_of_user(settings)))
+        return 0
 
-    try:
-        asyncio.run(act())
-    except FactoryError as error:
-        trouble.print(f"interlock: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    run(act())

@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from interlock_console.settings import DEFAULT_FILE, InterlockSettings, load
+from interlock_console.entry import DEFAULT_FILE, console, fail
+from interlock_console.settings import InterlockSettings, load
 from interlock_evals.policy_bench import report_of
 from interlock_policies.bench.cases import CASES_FILE, cases_of
 from interlock_policies.bench.explain import explain as explain_record
@@ -29,12 +28,8 @@ from interlock_tools.errors import FactoryError, InvalidRequestError, NotFoundEr
 
 app = typer.Typer(help="Try a policy, explain it, replay the past with it.", no_args_is_help=True)
 
-PIPED_WIDTH = 120
 SHOWN = 10  # differences of one kind in a replay
 PAGE = 1000  # records read at once
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-trouble = Console(stderr=True, highlight=False)
 
 Record = Mapping[str, Any]
 PolicyName = Annotated[
@@ -235,5 +230,4 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except FactoryError as error:
-        trouble.print(f"interlock: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        fail(str(error))
