@@ -17,20 +17,19 @@ from interlock_guardrails.action import parse
 from interlock_guardrails.asking import NO_ANSWER, OUR_MISTAKE, read_back, verdict_of
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.outcomes import GIVEN_UP, RECORD_OF, SHOWN_CHARS, writable
 from interlock_guardrails.sole_worker import LockLostError, sole_worker
 from interlock_guardrails.standing import expiry_of, is_expiry, parents_of, still_stands
 from interlock_guardrails.stop import read_stop
 from interlock_tools.blast_radius import BlastRadius
-from interlock_tools.canonical import canonical
 from interlock_tools.change import Change, ChangeState
-from interlock_tools.errors import ConflictError, FactoryError, InvalidRequestError
+from interlock_tools.errors import ConflictError, FactoryError
 from interlock_tools.fact import FactSet
 from interlock_tools.operation import Arguments, Happened, Held, Operation
 
 LOOK_EVERY_S = 1.0
 VERIFY_EVERY_S = 2.0
 READ_BACK_TRIES = 5
-WHY_MAX_CHARS = 2000
 
 S = ChangeState
 StepTable = dict[ChangeState, Callable[[Change], Awaitable[Change]]]
@@ -355,9 +354,9 @@ class Worker:
         **updates: Any,
     ) -> Change:
         """One transition with its ledger record; an end gives back lock and reservation."""
-        why = why[:WHY_MAX_CHARS].encode(errors="replace").decode()
+        why = why[:SHOWN_CHARS].encode(errors="replace").decode()
         if "evidence" in updates:
-            updates["evidence"] = _writable(updates["evidence"])
+            updates["evidence"] = writable(updates["evidence"])
         moved = changes.move(
             connection,
             change.change_id,
@@ -382,39 +381,3 @@ class Worker:
             },
         )
         return moved
-
-
-# How a change that has acted, and whose operation is gone, comes to a person.
-GIVEN_UP: dict[ChangeState, tuple[ChangeState, ...]] = {
-    S.UNKNOWN: (S.STUCK,),
-    S.VERIFYING: (S.FAILED, S.COMPENSATING, S.STUCK),
-    S.COMPENSATING: (S.STUCK,),
-}
-
-RECORD_OF: dict[ChangeState, RecordKind] = {
-    S.REFUSED: RecordKind.REFUSED,
-    S.EXPIRED: RecordKind.REFUSED,
-    S.SUPERSEDED: RecordKind.REFUSED,
-    S.VERIFYING: RecordKind.OUTCOME,
-    S.UNKNOWN: RecordKind.OUTCOME,
-    S.FAILED: RecordKind.OUTCOME,
-    S.STUCK: RecordKind.OUTCOME,
-    S.SUCCEEDED: RecordKind.VERIFIED,
-    S.COMPENSATING: RecordKind.COMPENSATED,
-    S.COMPENSATED: RecordKind.COMPENSATED,
-}
-
-
-def _writable(evidence: dict[str, Any]) -> dict[str, Any]:
-    """The evidence as the ledger takes it; what JSON cannot hold stands there as text.
-
-    Otherwise an odd answer would keep a change from its end.
-    """
-    out: dict[str, Any] = {}
-    for key, value in evidence.items():
-        try:
-            canonical({key: value})
-            out[key] = value
-        except InvalidRequestError:
-            out[key] = {"not_json": repr(value)[:WHY_MAX_CHARS]}
-    return out

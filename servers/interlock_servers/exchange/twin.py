@@ -127,12 +127,7 @@ class ExchangeTwin:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        await self._bus.__aenter__()
-        try:
-            await self._bus.wait_connected(CONNECT_TIMEOUT_S)
-        except BaseException:
-            await self._bus.__aexit__(None, None, None)
-            raise
+        await self._bus.enter_connected(CONNECT_TIMEOUT_S)
         return self
 
     async def __aexit__(

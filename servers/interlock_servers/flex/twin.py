@@ -125,12 +125,7 @@ class FlexAgentTwin:
     async def __aenter__(self) -> Self:
         """Connect."""
         self._loop = asyncio.get_running_loop()
-        await self._bus.__aenter__()
-        try:
-            await self._bus.wait_connected(10.0)
-        except BaseException:
-            await self._bus.__aexit__(None, None, None)
-            raise
+        await self._bus.enter_connected(10.0)
         return self
 
     async def __aexit__(

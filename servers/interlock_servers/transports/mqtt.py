@@ -175,6 +175,20 @@ class MqttBus:
         self._thread.start()
         return self
 
+    async def enter_connected(self, timeout_s: float) -> None:
+        """Enter and wait until a broker has accepted us; where none does, leave again.
+
+        Raises:
+            InvalidRequestError: as on entering.
+            UnavailableError: no broker accepted us in time.
+        """
+        await self.__aenter__()
+        try:
+            await self.wait_connected(timeout_s)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
