@@ -44,7 +44,7 @@ fmt: $(STAMP)   ## format and fix what can be fixed
 bench: $(STAMP) ## speeds and ratios into reports/bench.json
 	@$(BIN)/python -m interlock_evals.bench $(BENCH)
 
-chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.json; half an hour
+chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.json; 20 minutes
 	@$(BIN)/python -m interlock_evals.chaos $(CHAOS)
 
 policy: $(STAMP) ## cases, every combination and mutants of the policy into reports/policy.json

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -37,6 +38,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if not chosen.verbose:
         logging.disable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no server behind
     found: dict[str, Found] = {}
     reasons: dict[str, str] = {}
     for store in chosen.store or STORES:
