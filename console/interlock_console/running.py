@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from rich.console import Console
 from interlock_console.settings import InterlockSettings, local_person, roles_of_user
 from interlock_evals.factory import Addresses, running_factory
 from interlock_guardrails.rules import SiteRules
+from interlock_servers.checkpoint_sink import SinkSettings
 from interlock_servers.serving import agent_principal, serve_http, serve_stdio
 from interlock_servers.site import SiteSettings, connections, open_site
 from interlock_servers.transports.broker import Kind
@@ -107,7 +109,7 @@ async def examine(console: Console, settings: InterlockSettings) -> int:
     """
     user = local_person(roles_of_user(settings))
     with tempfile.TemporaryDirectory(prefix="interlock-doctor-") as folder:
-        site_settings = settings.for_site().model_copy(update={"data_dir": Path(folder)})
+        site_settings = _beside(settings.for_site(), Path(folder))
         async with open_site(site_settings, SystemClock(), lambda: user) as site:
             states = connections(site)
             for _ in range(SETTLE_LOOKS):
@@ -121,6 +123,22 @@ async def examine(console: Console, settings: InterlockSettings) -> int:
     if not states:
         console.print("no component is configured; `interlock demo` needs none")
     return 0 if all(state.works for state in states) else 1
+
+
+def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
+    """The same site with a store, a place for checkpoints and names of its own.
+
+    A broker closes the connection of whoever had a client id before: a look at a site must not
+    push its server off the bus.
+    """
+    update: dict[str, object] = {"data_dir": data_dir, "sinks": SinkSettings()}
+    update |= {"store_url": None, "store_url_env": None}
+    for name, component in (("exchange", site.exchange), ("flex", site.flex)):
+        if component is not None:
+            client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
+            mqtt = component.mqtt.model_copy(update={"client_id": client_id})
+            update[name] = component.model_copy(update={"mqtt": mqtt})
+    return site.model_copy(update=update)
 
 
 def twin_site(addresses: Addresses, data_dir: Path, client_id: str) -> SiteSettings:

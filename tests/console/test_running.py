@@ -1,0 +1,45 @@
+"""Commands beside a running site must not disturb it."""
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+
+from interlock_console.running import examine, settings_toml
+from interlock_console.settings import parse
+from interlock_evals.factory import running_factory
+from interlock_servers.exchange.client import ExchangeClient
+from interlock_tools.clock import ScaledClock
+
+
+async def test_a_look_at_a_site_does_not_push_its_server_off_the_bus() -> None:
+    """A broker closes whoever had the client id before: doctor must come under another one."""
+    clock = ScaledClock.starting_now(datetime.now(UTC), 1.0)
+    said = Console(record=True, width=200, quiet=True)
+    with anyio.fail_after(60):
+        async with running_factory(clock) as factory:
+            document = tomllib.loads(settings_toml(factory.addresses))
+            settings = parse(document, "factory")
+            assert settings.exchange is not None
+            async with ExchangeClient(settings.exchange, clock) as server:
+                await server.wait_connected(10)
+                status = await examine(said, settings)
+                state = server.bus_state()
+
+    assert status == 0
+    assert state.connected
+    assert state.last_error is None
+
+
+async def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
+    """It keeps its store for itself: no key, no ledger, no change of the site's own."""
+    document = {
+        "data_dir": str(tmp_path / "data"),
+        "sinks": {"file": str(tmp_path / "checkpoints.jsonl")},
+        "site": {"site_id": "lab", "gpus": 8, "hosts": 1},
+    }
+
+    assert await examine(Console(quiet=True), parse(document, "small")) == 0
+    assert list(tmp_path.iterdir()) == []
