@@ -42,4 +42,4 @@ async def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
     }
 
     assert await examine(Console(quiet=True), parse(document, "small")) == 0
-    assert list(tmp_path.iterdir()) == []
+    assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
