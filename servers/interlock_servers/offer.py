@@ -8,7 +8,7 @@ recorded, and an operation is only ever proposed to the guard.
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import Annotated, Any, get_origin
 
 import anyio
 from mcp.server import CacheHint, MCPServer
@@ -31,7 +31,6 @@ READ_DEADLINE_S = 10.0
 PROPOSE_DEADLINE_S = 30.0
 VERSION = "0.1.0"
 
-P = TypeVar("P", bound=Page)
 ReadTool = Callable[..., Awaitable[Page]]
 
 
