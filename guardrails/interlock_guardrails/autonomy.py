@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from interlock_guardrails import changes, statements
 from interlock_guardrails.authority_tables import autonomy_grants, readable
@@ -34,6 +34,11 @@ WENT_WRONG = frozenset({ChangeState.FAILED, ChangeState.STUCK})
 # The states in which a change that went wrong can be: one that failed may be brought back since.
 AFTER_TROUBLE = (*WENT_WRONG, ChangeState.COMPENSATING, ChangeState.COMPENSATED)
 EVIDENCE_LISTED = 1000
+
+_GRANTS_OF = select(autonomy_grants.c.document).where(
+    autonomy_grants.c.scope.in_(bindparam("scopes", expanding=True)),
+    autonomy_grants.c.site == bindparam("at_site"),
+)
 
 
 class AutonomyGrant(BaseModel):
@@ -226,16 +231,14 @@ def granted(
     keys: Sequence[VerifyKey],
 ) -> bool:
     """Whether agents may do this unattended here and now; a forged row grants nothing."""
-    query = select(autonomy_grants.c.document).where(
-        autonomy_grants.c.scope.in_([operation, effect.value]), autonomy_grants.c.site == site
-    )
+    asked = {"scopes": [operation, effect.value], "at_site": site}
     return any(
         grant.scope in {operation, effect.value}
         and grant.site == site
         and grant.stands_at(now)
         and statements.says(grant.signature, keys, STATEMENT, grant.said())
         and trouble_since(connection, grant.scope, grant.since) is None
-        for grant in readable(AutonomyGrant, connection.scalars(query))
+        for grant in readable(AutonomyGrant, connection.scalars(_GRANTS_OF, asked))
     )
 
 

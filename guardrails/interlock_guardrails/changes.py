@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     func,
     select,
 )
@@ -45,6 +46,34 @@ changes = Table(
 )
 
 
+# Made once: what a statement costs is mostly its making.
+_ENDED = [state.value for state in ENDED]
+_INSERT = changes.insert()
+_GET = select(changes.c.document, changes.c.version).where(
+    changes.c.change_id == bindparam("wanted_id")
+)
+_MOVE = changes.update().where(
+    changes.c.change_id == bindparam("wanted_id"), changes.c.version == bindparam("read_version")
+)
+_UNFINISHED = (
+    select(changes.c.change_id, changes.c.document)
+    .where(changes.c.state.not_in(_ENDED))
+    .order_by(changes.c.created_unix_s)
+)
+_OPEN_WITH_DIGEST = select(changes.c.document).where(
+    changes.c.action_digest == bindparam("wanted_digest"), changes.c.state.not_in(_ENDED)
+)
+_COUNT_SINCE = (
+    select(func.count())
+    .select_from(changes)
+    .where(
+        changes.c.requester_id == bindparam("requester"),
+        changes.c.created_unix_s > bindparam("since_unix_s"),
+        changes.c.change_id.not_in(bindparam("besides", expanding=True)),
+    )
+)
+
+
 def new_change_id() -> str:
     """A fresh identifier, `chg-` and 12 hex digits."""
     return f"chg-{uuid.uuid4().hex[:12]}"
@@ -65,14 +94,13 @@ def _columns(change: Change) -> dict[str, Any]:
 def insert(connection: Connection, change: Change) -> None:
     """Write a new change."""
     connection.execute(
-        changes.insert().values(change_id=change.change_id, version=1, **_columns(change))
+        _INSERT, {"change_id": change.change_id, "version": 1, **_columns(change)}
     )
 
 
 def insert_once(connection: Connection, change: Change) -> None:
     """Write a change whose id says what it is; nothing happens where it stands already."""
-    known = select(changes.c.change_id).where(changes.c.change_id == change.change_id)
-    if connection.execute(known).first() is None:
+    if connection.execute(_GET, {"wanted_id": change.change_id}).first() is None:
         insert(connection, change)
 
 
@@ -92,12 +120,7 @@ def get(connection: Connection, change_id: str) -> Change:
     Raises:
         NotFoundError: there is none with this id.
     """
-    row = connection.execute(
-        select(changes.c.document).where(changes.c.change_id == change_id)
-    ).one_or_none()
-    if row is None:
-        raise NotFoundError(f"no change {change_id!r}; list_changes shows the latest")
-    return Change.model_validate_json(row.document)
+    return _read(connection, change_id)[0]
 
 
 def latest(
@@ -116,13 +139,7 @@ def latest(
 
 def unfinished(connection: Connection) -> list[Change]:
     """Every change that is not at its end, oldest first."""
-    ended = [state.value for state in ENDED]
-    query = (
-        select(changes.c.change_id, changes.c.document)
-        .where(changes.c.state.not_in(ended))
-        .order_by(changes.c.created_unix_s)
-    )
-    return _readable(connection.execute(query))
+    return _readable(connection.execute(_UNFINISHED))
 
 
 def _readable(rows: Iterable[Row[tuple[str, str]]]) -> list[Change]:
@@ -138,11 +155,7 @@ def _readable(rows: Iterable[Row[tuple[str, str]]]) -> list[Change]:
 
 def open_with_digest(connection: Connection, action_digest: str) -> Change | None:
     """The unfinished change that asks for exactly this action, if there is one."""
-    query = select(changes.c.document).where(
-        changes.c.action_digest == action_digest,
-        changes.c.state.not_in([state.value for state in ENDED]),
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_OPEN_WITH_DIGEST, {"wanted_digest": action_digest}).first()
     return None if row is None else Change.model_validate_json(row.document)
 
 
@@ -154,16 +167,8 @@ def count_last_hour(
     `besides` are changes that do not count: the one that is being decided, and its parent.
     """
     since = (now - timedelta(hours=1)).timestamp()
-    query = (
-        select(func.count())
-        .select_from(changes)
-        .where(
-            changes.c.requester_id == requester.id,
-            changes.c.created_unix_s > since,
-            changes.c.change_id.not_in(besides),
-        )
-    )
-    return int(connection.execute(query).scalar_one())
+    asked = {"requester": requester.id, "since_unix_s": since, "besides": list(besides)}
+    return int(connection.execute(_COUNT_SINCE, asked).scalar_one())
 
 
 def move(
@@ -184,26 +189,12 @@ def move(
     """
     if to not in TRANSITIONS[came_from]:
         raise ValueError(f"a change does not go from {came_from} to {to}")
-    row = connection.execute(
-        select(changes.c.document, changes.c.version).where(changes.c.change_id == change_id)
-    ).one_or_none()
-    if row is None:
-        raise NotFoundError(f"no change {change_id!r}")
-    change = Change.model_validate_json(row.document)
-    moved = change.model_copy(
-        update={"state": to, "history": (*change.history, Step(to, at, why)), **updates}
-    )
-    done = connection.execute(
-        changes.update()
-        .where(
-            changes.c.change_id == change_id,
-            changes.c.version == row.version,
-            changes.c.state == came_from.value,
-        )
-        .values(version=row.version + 1, **_columns(moved))
-    )
-    if done.rowcount != 1:
+    change, version = _read(connection, change_id)
+    if change.state is not came_from:
         raise ConflictError(f"change {change_id} is {change.state}, not {came_from}; look again")
+    history = (*change.history, Step(to, at, why))
+    moved = change.model_copy(update={"state": to, "history": history, **updates})
+    _write(connection, moved, version)
     return moved
 
 
@@ -213,17 +204,24 @@ def amend(connection: Connection, change: Change, **updates: Any) -> Change:
     Raises:
         ConflictError: it moved since; nothing was written.
     """
-    row = connection.execute(
-        select(changes.c.document, changes.c.version).where(changes.c.change_id == change.change_id)
-    ).one_or_none()
-    if row is None or Change.model_validate_json(row.document) != change:
+    known, version = _read(connection, change.change_id)
+    if known != change:
         raise ConflictError(f"change {change.change_id} moved on; look again")
     amended = change.model_copy(update=updates)
-    done = connection.execute(
-        changes.update()
-        .where(changes.c.change_id == change.change_id, changes.c.version == row.version)
-        .values(version=row.version + 1, **_columns(amended))
-    )
-    if done.rowcount != 1:
-        raise ConflictError(f"change {change.change_id} moved on; look again")
+    _write(connection, amended, version)
     return amended
+
+
+def _read(connection: Connection, change_id: str) -> tuple[Change, int]:
+    row = connection.execute(_GET, {"wanted_id": change_id}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no change {change_id!r}; list_changes shows the latest")
+    return Change.model_validate_json(row.document), row.version
+
+
+def _write(connection: Connection, change: Change, read_version: int) -> None:
+    """Replace the row that was read in this transaction; the version says that it still is."""
+    written = {"version": read_version + 1, **_columns(change)}
+    row = {"wanted_id": change.change_id, "read_version": read_version}
+    if connection.execute(_MOVE, row | written).rowcount != 1:
+        raise ConflictError(f"change {change.change_id} moved on; look again")

@@ -136,7 +136,8 @@ class Guard:
         entered = await self.store.write(
             lambda connection: self._enter(connection, change, assessment)
         )
-        self.wake_worker()
+        if entered.state is ChangeState.AUTHORISED:
+            self.wake_worker()
         return entered
 
     async def assess(
@@ -301,14 +302,14 @@ class Guard:
         )
         if not change.dry_run:
             changes.insert(connection, entered)
-        self.ledger.append(connection, RecordKind.REQUESTED, summary(change))
-        self.ledger.append(connection, RecordKind.DECIDED, decided(change, assessment.situation))
-        if change.dry_run:
-            return change
-        if to is ChangeState.REFUSED:
-            body = {"change_id": change.change_id, "why": why}
-            self.ledger.append(connection, RecordKind.REFUSED, body)
-        return entered
+        records = [
+            (RecordKind.REQUESTED, summary(change)),
+            (RecordKind.DECIDED, decided(change, assessment.situation)),
+        ]
+        if to is ChangeState.REFUSED and not change.dry_run:
+            records.append((RecordKind.REFUSED, {"change_id": change.change_id, "why": why}))
+        self.ledger.append_all(connection, records)
+        return change if change.dry_run else entered
 
     async def _record_impossible(self, requester: Principal, operation: str, why: str) -> None:
         body = {"requester": requester.id, "operation": operation, "why": why, "change_id": None}

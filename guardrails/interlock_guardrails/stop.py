@@ -26,6 +26,8 @@ stop_state = Table(
     Column("at_unix_s", Float, nullable=False),
 )
 
+_READ = select(stop_state)
+
 
 class StopState(NamedTuple):
     """Whether we are stopped, by whom and why."""
@@ -57,7 +59,7 @@ async def record_stop(
 
 def read_stop(connection: Connection) -> StopState:
     """The present state; a store without the row has never been stopped."""
-    row = connection.execute(select(stop_state)).one_or_none()
+    row = connection.execute(_READ).one_or_none()
     if row is None:
         return StopState(stopped=False, by="", why="")
     return StopState(stopped=row.stopped, by=row.by, why=row.why)

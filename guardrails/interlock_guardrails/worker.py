@@ -62,7 +62,7 @@ class Worker:
                 for change in await self._look_for_work():
                     if change.change_id not in self._busy:
                         self._busy.add(change.change_id)
-                        tasks.start_soon(self._advance, change.change_id)
+                        tasks.start_soon(self._advance, change)
                 await ready.wait()
                 self._guard.authorised = anyio.Event()
 
@@ -71,7 +71,7 @@ class Worker:
         now = self._clock.now()
         for change in await self._look_for_work():
             if change.not_before is not None and change.not_before <= now:
-                await self._advance(change.change_id)
+                await self._advance(change)
 
     async def _wake_regularly(self) -> None:
         while True:
@@ -87,8 +87,9 @@ class Worker:
         now = self._clock.now()
         return [c for c in found if c.state is not S.AWAITING_APPROVAL or not c.open_at(now)]
 
-    async def _advance(self, change_id: str) -> None:
+    async def _advance(self, change: Change) -> None:
         """Take one change as far as it goes now."""
+        change_id = change.change_id
         steps: StepTable = {
             S.AWAITING_APPROVAL: self._expire_if_due,
             S.AUTHORISED: self._begin_and_act,
@@ -98,7 +99,8 @@ class Worker:
             S.COMPENSATING: self._compensate,
         }
         try:
-            change = await self._guard.get(change_id)  # the look that found it may be old by now
+            if change.state is not S.AUTHORISED:  # from there nothing is done but in its state
+                change = await self._guard.get(change_id)  # the look may be old by now
             while change.state in steps:
                 step = self._give_up if self._is_orphan(change) else steps[change.state]
                 moved = await step(change)

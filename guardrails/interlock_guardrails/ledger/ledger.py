@@ -105,7 +105,14 @@ class Ledger:
         Raises:
             InvalidRequestError: the body cannot be written as canonical JSON; nothing was done.
         """
-        return rows.extend(connection, [draft(kind, body, self._clock.now())])
+        return self.append_all(connection, [(kind, body)])
+
+    def append_all(
+        self, connection: Connection, drafts: Sequence[tuple[RecordKind, Mapping[str, Any]]]
+    ) -> int:
+        """Append several records as `append` does one, and return the number of the first."""
+        now = self._clock.now()
+        return rows.extend(connection, [draft(kind, body, now) for kind, body in drafts])
 
     def append_read(self, kind: RecordKind, body: Mapping[str, Any]) -> bool:
         """Record without waiting for the disk, at most a second later.

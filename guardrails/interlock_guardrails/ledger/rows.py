@@ -20,6 +20,7 @@ from interlock_tools.errors import ConflictError
 PAGE = 1_000  # records that are held in memory while the log is read
 READ_HEAD = select(head.c.size, head.c.frontier)
 LOCK_HEAD = READ_HEAD.with_for_update()  # says nothing to SQLite, where BEGIN IMMEDIATE locks
+SET_HEAD = update(head)
 
 
 def begin(engine: Engine, origin: str) -> None:
@@ -85,7 +86,7 @@ def extend(connection: Connection, drafts: Sequence[Draft]) -> int:
         tree.append(leaf)
         rows.append((seq, record, leaf))
     connection.exec_driver_sql(_insert_sql(connection.dialect.paramstyle), rows)
-    connection.execute(update(head).values(size=tree.size, frontier=merkle.pack(tree)))
+    connection.execute(SET_HEAD, {"size": tree.size, "frontier": merkle.pack(tree)})
     return first
 
 
