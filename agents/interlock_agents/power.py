@@ -32,11 +32,14 @@ class Note(NamedTuple):
 
 @dataclass
 class Wish:
-    """The site limit that should hold, and where it came from. None lifts it."""
+    """The site limit that should hold, and where it came from. None lifts it.
+
+    `correlation_id` names the grid's request, where that had a name.
+    """
 
     limit_w: float | None
     starts_at: datetime | None
-    correlation_id: str
+    correlation_id: str | None
 
 
 @dataclass
@@ -91,10 +94,12 @@ class PowerAgent:
             self.held_limit_w = limit_w
             return
         reason = (
-            f"grid load target {wish.correlation_id}: site at most {limit_w / 1e3:.0f} kW {when}; "
+            f"grid load target {wish.correlation_id or 'unnamed'}: site at most "
+            f"{limit_w / 1e3:.0f} kW {when}; "
             f"the plan keeps {kept:.1f} % of the work and every serving floor"
         )
-        await self._propose(wish, "set_caps", reason, gpu_cap_w_by_node=caps)
+        event = {} if wish.correlation_id is None else {"for_event_id": wish.correlation_id}
+        await self._propose(wish, "set_caps", reason, gpu_cap_w_by_node=caps, **event)
 
     async def _release(self, wish: Wish) -> None:
         self._note("observed", "the grid limit has ended")
@@ -151,13 +156,12 @@ def wish_of(grid: dict[str, Any], now: datetime) -> Wish | None:
         return None
     wishes: list[Wish] = []
     if grid.get("limit_w") is not None:
-        wishes.append(Wish(grid["limit_w"], None, grid.get("correlation_id") or "unnamed"))
+        wishes.append(Wish(grid["limit_w"], None, grid.get("correlation_id")))
     coming = grid.get("next")
     if coming is not None and coming.get("limit_w") is not None:
         starts_at = datetime.fromisoformat(coming["starts_at"])
         if (starts_at - now).total_seconds() <= NOTICE_S:
-            name = coming.get("correlation_id") or "unnamed"
-            wishes.append(Wish(coming["limit_w"], starts_at, name))
+            wishes.append(Wish(coming["limit_w"], starts_at, coming.get("correlation_id")))
     if not wishes:
-        return Wish(None, None, "none")
+        return Wish(None, None, None)
     return min(wishes, key=lambda wish: wish.limit_w or 0.0)

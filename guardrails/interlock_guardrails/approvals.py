@@ -18,8 +18,9 @@ from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.ledger.verify import VerifyKey, parse_key
-from interlock_guardrails.people import behind, check_person, check_words, is_person
+from interlock_guardrails.people import behind, check_person
 from interlock_guardrails.store import Store
+from interlock_guardrails.withdrawing import withdraw
 from interlock_tools.canonical import digest
 from interlock_tools.change import Change, ChangeState, Vote
 from interlock_tools.clock import Clock
@@ -29,8 +30,6 @@ from interlock_tools.fact import Fact, Nature
 from interlock_tools.identity import Principal
 
 STATEMENT = "vote"
-OPERATOR = "operator"  # whoever may withdraw what no rule asks people about
-NOT_BEGUN = (ChangeState.AWAITING_APPROVAL, ChangeState.AUTHORISED)
 
 
 def binding_digest(action_digest: str, decision: Decision, facts: Iterable[Fact]) -> str:
@@ -142,29 +141,9 @@ class Approvals:
             ConflictError: it has begun or ended; what runs is held by the stop, not by this.
             NotFoundError: there is no such change.
         """
-        check_words("why", why)
-        now = self._clock.now()
-
-        def take_back(connection: Connection) -> Change:
-            change = changes.get(connection, change_id)
-            if change.state not in NOT_BEGUN:
-                raise ConflictError(f"change {change_id} is {change.state}: it is not withdrawn")
-            if not self._may_withdraw(connection, change, by, now):
-                raise InvalidRequestError(f"{by.id} neither asked for it nor decides on it")
-            withdrawn = changes.move(
-                connection,
-                change_id,
-                ChangeState.REJECTED,
-                at=now,
-                why=f"withdrawn by {by.id}: {why}",
-                came_from=change.state,
-            )
-            body = {"change_id": change_id, "state": "rejected", "what": "withdrawn"}
-            body |= {"by": by.id, "why": why}
-            self._ledger.append(connection, RecordKind.CHANGE_STATE, body)
-            return withdrawn
-
-        return await self._store.write(take_back)
+        return await withdraw(
+            self._store, self._ledger, self._clock, self._keys, by, change_id, why=why
+        )
 
     def _capacity(
         self,
@@ -187,22 +166,6 @@ class Approvals:
                 return delegation
             objection = found
         raise objection
-
-    def _may_withdraw(
-        self, connection: Connection, change: Change, by: Principal, now: datetime
-    ) -> bool:
-        asked = change.requester
-        if (by.id, by.kind) == (asked.id, asked.kind):
-            return True
-        if not is_person(by):
-            return False
-        quorum = None if change.decision is None else change.decision.quorum
-        role = OPERATOR if quorum is None else quorum.role
-        return (
-            by.id in {asked.owner, asked.on_behalf_of}
-            or role in by.roles
-            or bool(lent_to(connection, by.id, role, now, self._keys))
-        )
 
     def _signed(
         self,

@@ -1,4 +1,4 @@
-"""The tables of the authority path: delegated roles, reviews of broken glass, autonomy."""
+"""The tables of the authority path: what people said at a console beside their votes."""
 
 import logging
 from collections.abc import Iterable
@@ -42,6 +42,18 @@ autonomy_grants = Table(
     Column("expires_unix_s", Float, nullable=False),
     Column("document", Text, nullable=False),
     Index("autonomy_grants_by_scope", "scope", "site"),
+)
+
+# `listed` is the list itself, believed only where its digest is the one that the document says.
+federation_approvals = Table(
+    "federation_approvals",
+    metadata,
+    Column("approval_id", String(40), primary_key=True),
+    Column("server", String(40), nullable=False),
+    Column("site", String(200), nullable=False),
+    Column("document", Text, nullable=False),
+    Column("listed", Text, nullable=False),
+    Index("federation_approvals_by_server", "server", "site"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+    tuple_,
 )
 
 from interlock_guardrails.metadata import metadata
@@ -40,6 +42,8 @@ changes = Table(
     Column("requester_id", String(200), nullable=False),
     Column("parent_id", String(40), index=True),
     Column("created_unix_s", Float, nullable=False),
+    Column("watts_moved", BigInteger, nullable=False, server_default="0"),
+    Column("gpus", BigInteger, nullable=False, server_default="0"),
     Column("document", Text, nullable=False),
     Index("changes_by_state", "state"),
     Index("changes_by_requester", "requester_id", "created_unix_s"),
@@ -47,7 +51,7 @@ changes = Table(
 
 
 # Made once: what a statement costs is mostly its making.
-_ENDED = [state.value for state in ENDED]
+_OPEN = [state.value for state in ChangeState if state not in ENDED]  # few rows, by an index
 _INSERT = changes.insert()
 _GET = select(changes.c.document, changes.c.version).where(
     changes.c.change_id == bindparam("wanted_id")
@@ -57,11 +61,11 @@ _MOVE = changes.update().where(
 )
 _UNFINISHED = (
     select(changes.c.change_id, changes.c.document)
-    .where(changes.c.state.not_in(_ENDED))
+    .where(changes.c.state.in_(_OPEN))
     .order_by(changes.c.created_unix_s)
 )
 _OPEN_WITH_DIGEST = select(changes.c.document).where(
-    changes.c.action_digest == bindparam("wanted_digest"), changes.c.state.not_in(_ENDED)
+    changes.c.action_digest == bindparam("wanted_digest"), changes.c.state.in_(_OPEN)
 )
 _COUNT_SINCE = (
     select(func.count())
@@ -80,6 +84,7 @@ def new_change_id() -> str:
 
 
 def _columns(change: Change) -> dict[str, Any]:
+    reach = change.blast_radius
     return {
         "state": change.state.value,
         "operation": change.operation,
@@ -87,15 +92,15 @@ def _columns(change: Change) -> dict[str, Any]:
         "requester_id": change.requester.id,
         "parent_id": change.parent_id,
         "created_unix_s": change.created_at.timestamp(),
+        "watts_moved": 0 if reach is None else reach.watts_moved,
+        "gpus": 0 if reach is None else reach.gpus,
         "document": change.model_dump_json(),
     }
 
 
 def insert(connection: Connection, change: Change) -> None:
     """Write a new change."""
-    connection.execute(
-        _INSERT, {"change_id": change.change_id, "version": 1, **_columns(change)}
-    )
+    connection.execute(_INSERT, {"change_id": change.change_id, "version": 1, **_columns(change)})
 
 
 def insert_once(connection: Connection, change: Change) -> None:
@@ -124,14 +129,29 @@ def get(connection: Connection, change_id: str) -> Change:
 
 
 def latest(
-    connection: Connection, *, limit: int, states: Sequence[ChangeState] = ()
+    connection: Connection,
+    *,
+    limit: int,
+    states: Sequence[ChangeState] = (),
+    before: str | None = None,
 ) -> list[Change]:
-    """The newest changes first, at most `limit`, optionally only those in `states`."""
+    """The newest changes first, at most `limit`, optionally only those in `states`.
+
+    `before` names a change: only what comes behind it in this order is given.
+
+    Raises:
+        NotFoundError: there is no change `before`.
+    """
     query = (
         select(changes.c.change_id, changes.c.document)
-        .order_by(changes.c.created_unix_s.desc())
+        .order_by(changes.c.created_unix_s.desc(), changes.c.change_id.desc())
         .limit(limit)
     )
+    if before is not None:
+        at = get(connection, before).created_at.timestamp()
+        query = query.where(
+            tuple_(changes.c.created_unix_s, changes.c.change_id) < tuple_(at, before)
+        )
     if states:
         query = query.where(changes.c.state.in_([state.value for state in states]))
     return _readable(connection.execute(query))

@@ -7,10 +7,11 @@ from typing import NamedTuple, Protocol
 import anyio
 
 from interlock_tools.clock import Clock
-from interlock_tools.errors import FactoryError
-from interlock_tools.fact import Fact, FactNeed, FactSet, Unknown
+from interlock_tools.errors import FactoryError, InvalidRequestError
+from interlock_tools.fact import Claim, Fact, FactNeed, FactSet, Unknown
 
 FETCH_TIMEOUT_S = 5.0
+SHOWN_CHARS = 80  # of another value than the claimed one
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,26 @@ class FactSource(Protocol):
         ...
 
 
+class Unconfirmed(NamedTuple):
+    """A claim that no source of ours confirms, and what is known instead."""
+
+    claim: Claim
+    why: str
+
+    def sentence(self) -> str:
+        """What is not confirmed, and why."""
+        return f"not confirmed: {self.claim.sentence()}; {self.why}"
+
+
 class Gathered(NamedTuple):
-    """The answers to a list of needs: what is known, and what is not and why."""
+    """The answers to a list of needs: what is known, and what is not and why.
+
+    A confirmed claim's fact is among the known; what is not confirmed is never unknown.
+    """
 
     facts: FactSet
     unknown: tuple[Unknown, ...]
+    unconfirmed: tuple[Unconfirmed, ...] = ()
 
 
 class FactRegistry:
@@ -74,13 +90,31 @@ class FactRegistry:
             why = "its source broke"
         return Unknown(kind=need.kind, subject=need.subject, why=why)
 
-    async def gather(self, needs: Sequence[FactNeed], clock: Clock) -> Gathered:
-        """Every need answered; a fact older than its need allows, or of the future, is unknown.
+    async def gather(
+        self, needs: Sequence[FactNeed], clock: Clock, claims: Sequence[Claim] = ()
+    ) -> Gathered:
+        """Every need answered, and every claim compared with what its source says.
+
+        Each source is asked at the same time, for needs and claims alike.
+        """
+        answers = await self._answers([*needs, *(claim.need for claim in claims)], clock)
+        needed = answers[: len(needs)]
+        known = [answer for answer in needed if isinstance(answer, Fact)]
+        unconfirmed: list[Unconfirmed] = []
+        for claim, answer in zip(claims, answers[len(needs) :], strict=True):
+            if (why := _why_not(claim, answer)) is not None:
+                unconfirmed.append(Unconfirmed(claim, why))
+            elif isinstance(answer, Fact):
+                known.append(answer)
+        unknown = [answer for answer in needed if isinstance(answer, Unknown)]
+        return Gathered(FactSet(known), tuple(unknown), tuple(unconfirmed))
+
+    async def _answers(self, needs: Sequence[FactNeed], clock: Clock) -> list[Fact | Unknown]:
+        """Each need's answer; a fact older than its need allows, or of the future, is unknown.
 
         Ages are taken when the last answer is there: a slow source makes the others' facts old.
         """
-        known: list[Fact] = []
-        unknown: list[Unknown] = []
+        found: list[Fact | Unknown] = []
         answers: list[Fact | Unknown | None] = [None] * len(needs)
 
         async def ask(place: int, need: FactNeed) -> None:
@@ -94,19 +128,31 @@ class FactRegistry:
             if answer is None:
                 raise AssertionError("every question has an answer once the group has ended")
             if isinstance(answer, Unknown):
-                unknown.append(answer)
+                found.append(answer)
                 continue
             age_s = (now - answer.observed_at).total_seconds()
             if -FUTURE_TOLERANCE_S <= age_s <= need.max_age_s:
-                known.append(answer)
+                found.append(answer)
                 continue
             why = (
                 f"it is {age_s:.1f} s old and may be {need.max_age_s:g} s"
                 if age_s > 0
                 else f"its moment lies {-age_s:.1f} s in the future"
             )
-            unknown.append(Unknown(kind=need.kind, subject=need.subject, why=why))
-        return Gathered(FactSet(known), tuple(unknown))
+            found.append(Unknown(kind=need.kind, subject=need.subject, why=why))
+        return found
+
+
+def _why_not(claim: Claim, answer: Fact | Unknown) -> str | None:
+    """Why an answer does not confirm a claim; None where it does."""
+    if isinstance(answer, Unknown):
+        return f"that is unknown: {answer.why}"
+    try:
+        if claim.confirmed_by(answer):
+            return None
+    except InvalidRequestError as error:
+        return f"that cannot be compared: {error}"
+    return f"{answer.origin} says {str(answer.value)[:SHOWN_CHARS]!r}"
 
 
 FUTURE_TOLERANCE_S = 5.0  # clocks of meters and of ours may differ by this much

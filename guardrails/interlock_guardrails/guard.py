@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import anyio
 from sqlalchemy import Connection
 
-from interlock_guardrails import autonomy, changes, reservations
+from interlock_guardrails import autonomy, changes, reservations, spending
 from interlock_guardrails.action import decided, digest_of_action, parse, summary
 from interlock_guardrails.approvals import binding_digest
-from interlock_guardrails.facts import FactRegistry
+from interlock_guardrails.facts import FactRegistry, Gathered, Unconfirmed
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.verify import parse_key
@@ -30,7 +30,7 @@ from interlock_tools.clock import Clock
 from interlock_tools.decision import Answer, Decision, RuleHit
 from interlock_tools.errors import FactoryError, InvalidRequestError, NotFoundError
 from interlock_tools.fact import FactSet, Unknown
-from interlock_tools.identity import Principal
+from interlock_tools.identity import Principal, Target
 from interlock_tools.operation import Arguments, DryRun, Operation
 
 UNKNOWN_SHOWN = 5
@@ -43,6 +43,13 @@ ENTERS_AS = {
 }
 
 
+class Seen(NamedTuple):
+    """What the sources say about a change, and whom it reaches; None while a fact is unknown."""
+
+    gathered: Gathered
+    reach: BlastRadius | None
+
+
 class Assessment(NamedTuple):
     """Steps 2 and 3 of a change's life: the facts, the reach and the decision."""
 
@@ -51,11 +58,13 @@ class Assessment(NamedTuple):
     decision: Decision
     overlaps: bool = False  # with what another change has reserved
     situation: Situation | None = None
+    unconfirmed: tuple[Unconfirmed, ...] = ()
 
     def why(self) -> str:
-        """The decision in a sentence, with the names of what would break."""
+        """The decision in a sentence, with the names of what would break or is not confirmed."""
         broken = "" if self.reach is None else self.reach.broken()
-        return f"{self.decision.sentence()} {broken}".strip()
+        claims = "; ".join(item.sentence() for item in self.unconfirmed[:UNKNOWN_SHOWN])
+        return " ".join(part for part in (self.decision.sentence(), broken, claims) if part)
 
 
 class Guard:
@@ -146,34 +155,53 @@ class Guard:
         operation: Operation[Any],
         arguments: Arguments,
         now: datetime,
-        *,
-        besides: tuple[str, ...] = (),
     ) -> Assessment:
         """Gather the facts, compute the reach and ask the policy; a missing fact is a refusal.
 
-        `besides` are changes that do not count as others: the change itself, and its parent.
+        Raises:
+            InvalidRequestError, NotFoundError: the arguments name what cannot be.
         """
-        gathered = await self.facts.gather(operation.facts(arguments), self.clock)
-        if gathered.unknown:
-            return Assessment(gathered.facts, None, self._refuse_unknown(gathered.unknown))
-        reach = operation.blast_radius(arguments, gathered.facts)
+        seen = await self.see(operation, arguments)
         target = operation.target(arguments)
+        return await self.store.read(
+            lambda connection: self.judge(connection, requester, operation, target, seen, now)
+        )
 
-        def look(connection: Connection) -> tuple[list[BlastRadius], int, bool]:
-            return (
-                reservations.held_by_others(connection, *besides),
-                changes.count_last_hour(connection, requester, now, besides),
-                autonomy.granted(
-                    connection,
-                    operation.name,
-                    operation.effect,
-                    site=self.rules.site_id,
-                    now=now,
-                    keys=self.vote_keys,
-                ),
-            )
+    async def see(self, operation: Operation[Any], arguments: Arguments) -> Seen:
+        """What the sources say now, and the reach that follows from it.
 
-        others, recent, autonomy_granted = await self.store.read(look)
+        Raises:
+            InvalidRequestError, NotFoundError: the arguments name what cannot be.
+        """
+        gathered = await self.facts.gather(
+            operation.facts(arguments), self.clock, operation.claims(arguments)
+        )
+        if gathered.unknown:
+            return Seen(gathered, None)
+        return Seen(gathered, operation.blast_radius(arguments, gathered.facts))
+
+    def judge(
+        self,
+        connection: Connection,
+        requester: Principal,
+        operation: Operation[Any],
+        target: Target,
+        seen: Seen,
+        now: datetime,
+        *,
+        besides: tuple[str, ...] = (),
+        spends: bool = True,
+    ) -> Assessment:
+        """What the policy says to what was seen, as the store stands in this transaction.
+
+        `besides` are changes that do not count as others: the change itself, and its parent. What
+        brings an effect to its safe value `spends` nothing: a budget that is used up must not hold
+        it.
+        """
+        gathered, reach = seen
+        if reach is None:
+            return Assessment(gathered.facts, None, self._refuse_unknown(gathered.unknown))
+        others = reservations.held_by_others(connection, *besides)
         overlaps = any(reach.overlaps(other) for other in others)
         situation = Situation(
             principal=requester,
@@ -188,12 +216,27 @@ class Guard:
             overlaps_open=overlaps,
             frozen=self.rules.frozen_at(now),
             in_window=self.rules.in_window(now),
-            changes_last_hour=recent,
+            changes_last_hour=changes.count_last_hour(connection, requester, now, besides),
+            agent_budget_spent_permille=spending.spent_with_permille(
+                connection, self.rules, requester, reach, now, besides
+            )
+            if spends
+            else 0,
+            claims_unconfirmed=frozenset(str(item.claim.need) for item in gathered.unconfirmed),
             protected=self.rules.protected,
-            autonomy_granted=autonomy_granted,
+            autonomy_granted=autonomy.granted(
+                connection,
+                operation.name,
+                operation.effect,
+                site=self.rules.site_id,
+                now=now,
+                keys=self.vote_keys,
+            ),
         )
         decision = decide(self.gate, situation)
-        return Assessment(gathered.facts, reach, decision, overlaps, situation)
+        return Assessment(
+            gathered.facts, reach, decision, overlaps, situation, gathered.unconfirmed
+        )
 
     async def get(self, change_id: str) -> Change:
         """One change as it stands.
@@ -203,9 +246,15 @@ class Guard:
         """
         return await self.store.read(lambda connection: changes.get(connection, change_id))
 
-    async def latest(self, limit: int = 20) -> list[Change]:
-        """The newest changes first."""
-        return await self.store.read(lambda connection: changes.latest(connection, limit=limit))
+    async def latest(self, limit: int = 20, *, before: str | None = None) -> list[Change]:
+        """The newest changes first; with `before` those that come behind that change.
+
+        Raises:
+            NotFoundError: there is no change `before`.
+        """
+        return await self.store.read(
+            lambda connection: changes.latest(connection, limit=limit, before=before)
+        )
 
     async def stop(self, by: Principal, why: str) -> StopState:
         """Hold everything that has not begun; what runs is finished to its verification."""
@@ -220,6 +269,19 @@ class Guard:
         state = await record_stop(self.store, self.ledger, self.clock, by, stopped=False, why=why)
         self.wake_worker()
         return state
+
+    async def record_start(self, bundle: str) -> None:
+        """Put on record what this process decides by: the operations, the policy, the rules."""
+        body = {
+            "what": "started",
+            "bundle": bundle,
+            "policy_version": self.gate.version,
+            "operations": {op.name: op.effect.value for op in self.operations.values()},
+            "rules": self.rules.model_dump(mode="json"),
+        }
+        await self.store.write(
+            lambda connection: self.ledger.append(connection, RecordKind.CONFIG_CHANGED, body)
+        )
 
     def wake_worker(self) -> None:
         """Say that something may be ready to execute."""
@@ -301,7 +363,8 @@ class Guard:
             update={"state": to, "history": (*change.history, Step(to, change.created_at, why))}
         )
         if not change.dry_run:
-            changes.insert(connection, entered)
+            kept = {"facts": ()} if to is ChangeState.REFUSED else {}  # nobody looks again
+            changes.insert(connection, entered.model_copy(update=kept))
         records = [
             (RecordKind.REQUESTED, summary(change)),
             (RecordKind.DECIDED, decided(change, assessment.situation)),

@@ -19,7 +19,7 @@ from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.decision import Answer
 from interlock_tools.errors import ComponentError, InvalidRequestError
-from interlock_tools.fact import FactNeed, FactSet
+from interlock_tools.fact import Claim, FactNeed, FactSet
 from interlock_tools.identity import Principal, Target
 from interlock_tools.operation import (
     Arguments,
@@ -58,6 +58,7 @@ class RunPlan(Operation[PlanArguments]):
     arguments = PlanArguments
     deadline_s = 60.0
     act_timeout_s = DAY_S
+    resumes = True  # its steps are rows: those that are there are not begun again
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -75,6 +76,13 @@ class RunPlan(Operation[PlanArguments]):
                 if key not in needs or need.max_age_s < needs[key].max_age_s:
                     needs[key] = need
         return tuple(needs.values())
+
+    def claims(self, arguments: PlanArguments) -> tuple[Claim, ...]:
+        """Everything that any step claims, once."""
+        found: list[Claim] = []
+        for operation, parsed in self._parsed(arguments):
+            found += [claim for claim in operation.claims(parsed) if claim not in found]
+        return tuple(found)
 
     def blast_radius(self, arguments: PlanArguments, facts: FactSet) -> BlastRadius:
         """The reach of all steps together."""

@@ -1,13 +1,14 @@
 """One worker for each store: two that carried out the same change would act twice.
 
 The lock belongs to a process on SQLite (a lock of the system on a file beside the store) and to a
-session on PostgreSQL (an advisory lock). Both fall when their holder dies, however it dies, so
-whoever gets it knows that nobody is in the middle of an act any more.
+session on PostgreSQL (an advisory lock). Both fall when their holder dies, however it dies. A
+session can also die while its process lives; so whoever begins an act asks in the transaction of
+its intent whether the lock still stands, and a holder that gets no answer stops within seconds.
 """
 
 import fcntl
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -21,9 +22,28 @@ from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError
 
 ASK_EVERY_S = 1.0
+NO_ANSWER_AFTER_S = 3.0
+# The server notices within seconds that a holder is gone whose machine went without a word.
+KEEPALIVE = ("tcp_keepalives_idle = 3", "tcp_keepalives_interval = 2", "tcp_keepalives_count = 3")
 LOCK_NUMBER = 0x1A7E_410C  # one for all replicas of a store; any number that nobody else takes
+TAKE = text("SELECT pg_try_advisory_lock(:number) AS taken, pg_backend_pid() AS pid")
+HELD_BY = text(
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = :number "
+    "AND pid = :pid AND granted"
+)
 
+Holds = Callable[[Connection], bool]  # whether the lock stands, asked in a transaction
 log = logging.getLogger(__name__)
+
+
+def always(_: Connection) -> bool:
+    """What holds whose lock ends with the process."""
+    return True
+
+
+def never(_: Connection) -> bool:
+    """What holds who has no lock."""
+    return False
 
 
 class LockLostError(Exception):
@@ -31,8 +51,10 @@ class LockLostError(Exception):
 
 
 @asynccontextmanager
-async def sole_worker(engine: Engine, clock: Clock) -> AsyncIterator[None]:
+async def sole_worker(engine: Engine, clock: Clock) -> AsyncIterator[Holds]:
     """Wait until nobody else works on this store, then be the one that does.
+
+    Gives what says, inside a transaction, whether this is still so.
 
     Raises:
         InvalidRequestError: no lock is known for this kind of store.
@@ -40,10 +62,10 @@ async def sole_worker(engine: Engine, clock: Clock) -> AsyncIterator[None]:
     """
     if engine.dialect.name == "sqlite" and engine.url.database:
         async with _by_file(Path(f"{engine.url.database}.worker"), clock):
-            yield
+            yield always  # the system frees it with the process and not before
     elif engine.dialect.name == "postgresql":
-        async with _by_session(engine, clock):
-            yield
+        async with _by_session(engine, clock) as holds:
+            yield holds
     else:
         raise InvalidRequestError(f"no lock is known for a store on {engine.dialect.name}")
 
@@ -69,25 +91,34 @@ def _try_file(path: Path) -> BinaryIO | None:
 
 
 @asynccontextmanager
-async def _by_session(engine: Engine, clock: Clock) -> AsyncIterator[None]:
-    while (session := await anyio.to_thread.run_sync(_try_session, engine)) is None:
+async def _by_session(engine: Engine, clock: Clock) -> AsyncIterator[Holds]:
+    while (found := await anyio.to_thread.run_sync(_try_session, engine)) is None:
         await clock.sleep(ASK_EVERY_S)
+    session, pid = found
     lost = False
+
+    def holds(connection: Connection) -> bool:
+        return connection.execute(HELD_BY, {"number": LOCK_NUMBER, "pid": pid}).first() is not None
+
     try:
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
                 nonlocal lost
-                while True:
-                    if not await anyio.to_thread.run_sync(_still_held, session):
-                        break
+                held = True
+                while held:
                     await anyio.sleep(ASK_EVERY_S)  # of the machine: a session dies in its time
+                    held = False
+                    with anyio.move_on_after(NO_ANSWER_AFTER_S):
+                        held = await anyio.to_thread.run_sync(
+                            _still_held, session, abandon_on_cancel=True
+                        )
                 lost = True
                 log.error("the lock of the worker was lost; another replica may have it")
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
-            yield
+            yield holds
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), suppress(SQLAlchemyError):
@@ -97,13 +128,16 @@ async def _by_session(engine: Engine, clock: Clock) -> AsyncIterator[None]:
         raise LockLostError
 
 
-def _try_session(engine: Engine) -> Connection | None:
+def _try_session(engine: Engine) -> tuple[Connection, int] | None:
+    """The session that holds the lock, and the server's number for it."""
     session: Connection | None = None
     try:
         session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        query = text("SELECT pg_try_advisory_lock(:number)")
-        if session.scalar(query, {"number": LOCK_NUMBER}):
-            return session
+        for setting in KEEPALIVE:
+            session.execute(text(f"SET {setting}"))
+        row = session.execute(TAKE, {"number": LOCK_NUMBER}).one()
+        if row.taken:
+            return session, int(row.pid)
     except SQLAlchemyError:
         log.exception("the lock of the worker could not be asked for")
     if session is not None:

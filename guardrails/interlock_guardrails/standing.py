@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from sqlalchemy import Connection
+
+from interlock_guardrails import changes
 from interlock_guardrails.action import parse
 from interlock_guardrails.approvals import binding_digest, quorum_voted
 from interlock_guardrails.guard import Assessment, Guard
@@ -53,11 +56,11 @@ def expiry_of(guard: Guard, change: Change, expiry: Expiry, now: datetime) -> Ch
     )
 
 
-async def parents_of(guard: Guard, change: Change) -> list[Change]:
+def parents_of(connection: Connection, change: Change) -> list[Change]:
     """What covers this change, nearest first; people voted on the last: a plan, for its steps."""
     found: list[Change] = []
     while (above := (found or [change])[-1].parent_id) is not None:
-        found.append(await guard.get(above))
+        found.append(changes.get(connection, above))
     return found
 
 

@@ -15,13 +15,11 @@ from sqlalchemy import Connection
 from interlock_guardrails import changes, reservations
 from interlock_guardrails.action import parse
 from interlock_guardrails.asking import NO_ANSWER, OUR_MISTAKE, read_back, verdict_of
+from interlock_guardrails.beginning import begin, look_again
 from interlock_guardrails.guard import Guard
-from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.outcomes import GIVEN_UP, RECORD_OF, SHOWN_CHARS, writable
-from interlock_guardrails.sole_worker import LockLostError, sole_worker
-from interlock_guardrails.standing import expiry_of, is_expiry, parents_of, still_stands
-from interlock_guardrails.stop import read_stop
-from interlock_tools.blast_radius import BlastRadius
+from interlock_guardrails.sole_worker import Holds, LockLostError, never, sole_worker
+from interlock_guardrails.standing import expiry_of, is_expiry
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ConflictError, FactoryError
 from interlock_tools.fact import FactSet
@@ -39,16 +37,17 @@ log = logging.getLogger(__name__)
 class Worker:
     """Moves changes from authorised to their verified end. One runs per process."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, holds: Holds = never) -> None:
         self._guard = guard
         self._clock = guard.clock
         self._busy: set[str] = set()
+        self._holds = holds  # the lock; `run` takes it
 
     async def run(self) -> None:
         """Work until cancelled; while another process works on this store, stand by."""
         while True:
             try:
-                async with sole_worker(self._guard.store.engine, self._clock):
+                async with sole_worker(self._guard.store.engine, self._clock) as self._holds:
                     await self._work()
             except LockLostError:
                 log.warning("standing by: another replica may be working")
@@ -96,7 +95,7 @@ class Worker:
             S.EXECUTING: self._adopt,
             S.UNKNOWN: self._find_out,
             S.VERIFYING: self._verify,
-            S.COMPENSATING: self._compensate,
+            S.COMPENSATING: self._adopt_compensation,
         }
         try:
             if change.state is not S.AUTHORISED:  # from there nothing is done but in its state
@@ -116,6 +115,9 @@ class Worker:
 
     async def _adopt(self, change: Change) -> Change:
         """Found under way, and not by us: its process, or its record of the outcome, was lost."""
+        operation = self._guard.operations.get(change.operation)
+        if operation is not None and operation.resumes:
+            return await self._execute(change)
         return await self._move(change, S.UNKNOWN, "whoever acted ended before it was known how")
 
     def _is_orphan(self, change: Change) -> bool:
@@ -155,60 +157,24 @@ class Worker:
         return await self._execute(begun) if begun.state is S.EXECUTING else begun
 
     async def _begin(self, change: Change) -> Change:
-        """Look at the plant again, and in one transaction reserve, lock and write the intent."""
+        """Look at the plant again, then decide and begin in one transaction (see beginning.py)."""
         now = self._clock.now()
         if change.not_before is not None and now < change.not_before:
             return change
         if not change.open_at(now):
             return await self._too_late(change)
         try:
-            parents = await parents_of(self._guard, change)
-            family = (change.change_id, *(parent.change_id for parent in parents))
-            operation, arguments = self._parsed(change)
-            assessment = await self._guard.assess(
-                change.requester, operation, arguments, now, besides=family
-            )
+            seen = await look_again(self._guard, change)
         except FactoryError as error:
             if is_expiry(change):
                 return change  # what is safe is tried again until its time is over
             return await self._move(change, S.REFUSED, f"looked at again: {error}")
-        if assessment.overlaps:
-            return change  # it waits for the other to end, and expires if that takes too long
-        verdict = still_stands(self._guard, change, parents, assessment)
-        if verdict is not None:
-            return change if is_expiry(change) else await self._move(change, *verdict)
 
         def commit(connection: Connection) -> Change:
-            reach = assessment.reach or BlastRadius()
-            makes_safer = is_expiry(change) and reach.power_rise_w == 0
-            if read_stop(connection).stopped and not makes_safer:
-                return change
-            if not change.open_at(self._clock.now()):
-                return change
-            if any(reach.overlaps(o) for o in reservations.held_by_others(connection, *family)):
-                return change
-            if not reservations.take(connection, change.change_id, change.target, reach):
-                return change
-            self._guard.ledger.append(
-                connection,
-                RecordKind.INTENT,
-                {
-                    "change_id": change.change_id,
-                    "operation": change.operation,
-                    "action_digest": change.action_digest,
-                    "binding_digest": change.binding_digest,
-                },
-            )
-            return changes.move(
-                connection,
-                change.change_id,
-                S.EXECUTING,
-                at=now,
-                why="the intent is on the ledger",
-                came_from=S.AUTHORISED,
-                facts=tuple(assessment.facts),
-                blast_radius=reach,
-            )
+            begun = begin(connection, self._guard, change, seen, self._holds)
+            if begun.end is None or is_expiry(change):
+                return begun.change
+            return self._step(connection, change, *begun.end)
 
         return await self._guard.store.write(commit)
 
@@ -301,7 +267,15 @@ class Worker:
                 return failed
             return self._step(connection, failed, S.COMPENSATING, "bringing back what was before")
 
-        return await self._guard.store.write(transact)
+        failed = await self._guard.store.write(transact)
+        return await self._compensate(failed) if undo else failed
+
+    async def _adopt_compensation(self, change: Change) -> Change:
+        """Found half way back, and not by us: it may have been brought back already."""
+        if self._guard.operation(change.operation).compensation_repeats:
+            return await self._compensate(change)
+        why = "whoever brought it back ended before it was known how; a person must look"
+        return await self._move(change, S.STUCK, why)
 
     async def _compensate(self, change: Change) -> Change:
         operation, arguments = self._parsed(change)

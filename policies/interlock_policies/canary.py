@@ -29,6 +29,8 @@ _ORDINARY: dict[str, Any] = {
     "frozen": False,
     "in_window": True,
     "changes_last_hour": 0,
+    "agent_budget_spent_permille": 0,
+    "claims_unconfirmed": [],
 }
 
 

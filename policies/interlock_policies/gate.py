@@ -7,6 +7,7 @@ never matches. So only a plain Allow passes; no decision, a diagnostic or an exc
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from interlock_policies.rules import BundleError, Rule, read_rule
 from interlock_policies.schema import CANARY_OPERATIONS, SCHEMA_FILE, schema_for
 from interlock_policies.situation import Situation
 from interlock_tools.canonical import digest
-from interlock_tools.identity import PrincipalKind
+from interlock_tools.identity import Principal, PrincipalKind, Target
 from interlock_tools.operation import Effect
 
 _ENTITY_TYPE = {
@@ -25,6 +26,8 @@ _ENTITY_TYPE = {
     PrincipalKind.PERSON: "Person",
     PrincipalKind.SERVICE: "Service",
 }
+
+KNOWN_PAIRS = 256  # of principal and target, whose entities are kept
 
 # Added for the canaries only: whatever still stops a request is then a forbid.
 _PERMIT_ALL = """
@@ -52,6 +55,14 @@ class _Compiled(NamedTuple):
 
     handle: cedarpy.PolicySet
     rules: Mapping[str, Rule]
+
+
+class _Asked(NamedTuple):
+    """Who asks and what about, as the engine takes them; the same for both questions."""
+
+    principal: Mapping[str, str]
+    target: Mapping[str, str]
+    entities: cedarpy.Entities
 
 
 class PolicyGate:
@@ -87,6 +98,7 @@ class PolicyGate:
         self._policies = _compile("\n".join(policies.values()), self.rules)
         # The actions stand in every entity set that is built with the schema.
         self._actions = len(cedarpy.Entities.from_json_str("[]", self._schema))
+        self._entities_of = lru_cache(KNOWN_PAIRS)(self._build_entities)
         self._prove_forbids("\n".join(policies.values()))
 
     def evaluate(self, situation: Situation, *, quorum_voted: bool) -> Evaluation:
@@ -102,18 +114,16 @@ class PolicyGate:
             return _trouble(f"{type(error).__name__}: {error}")
 
     def _ask(self, policies: _Compiled, situation: Situation, *, quorum_voted: bool) -> Evaluation:
-        principal, target = _principal_entity(situation), _target_entity(situation)
-        # Built with the schema: otherwise the action groups, and every forbid on them, are lost.
-        entities = cedarpy.Entities.from_json_str(json.dumps([principal, target]), self._schema)
-        if len(entities) != self._actions + 2:
+        asked = self._entities_of(situation.principal, situation.target)
+        if len(asked.entities) != self._actions + 2:
             return _trouble("principal and target are not both known to the policy")
         request = {
-            "principal": principal["uid"],
+            "principal": asked.principal,
             "action": {"type": "Action", "id": situation.operation},
-            "resource": target["uid"],
+            "resource": asked.target,
             "context": situation.facts(quorum_voted=quorum_voted),
         }
-        result = cedarpy.is_authorized(request, policies.handle, entities, self._schema)
+        result = cedarpy.is_authorized(request, policies.handle, asked.entities, self._schema)
         if result.diagnostics.errors:
             return _trouble("; ".join(result.diagnostics.errors))
         rules = tuple(policies.rules[policy_id] for policy_id in sorted(result.diagnostics.reasons))
@@ -122,6 +132,12 @@ class PolicyGate:
         if result.decision is cedarpy.Decision.Allow and rules and all(r.permits for r in rules):
             return Evaluation(allowed=True, rules=rules)
         return _trouble(f"the engine answered {result.decision.value} without a rule")
+
+    def _build_entities(self, principal: Principal, target: Target) -> _Asked:
+        who, what = _principal_entity(principal), _target_entity(target)
+        # Built with the schema: otherwise the action groups, and every forbid on them, are lost.
+        entities = cedarpy.Entities.from_json_str(json.dumps([who, what]), self._schema)
+        return _Asked(who["uid"], what["uid"], entities)
 
     def _prove_forbids(self, text: str) -> None:
         """Let each forbid stop, alone, a request that everything else lets through."""
@@ -146,8 +162,7 @@ def _trouble(why: str) -> Evaluation:
     return Evaluation(allowed=False, trouble=why)
 
 
-def _principal_entity(situation: Situation) -> dict[str, Any]:
-    principal = situation.principal
+def _principal_entity(principal: Principal) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "roles": sorted(principal.roles),
         "scopes": sorted(principal.scopes),
@@ -159,8 +174,7 @@ def _principal_entity(situation: Situation) -> dict[str, Any]:
     return {"uid": uid, "attrs": attributes, "parents": []}
 
 
-def _target_entity(situation: Situation) -> dict[str, Any]:
-    target = situation.target
+def _target_entity(target: Target) -> dict[str, Any]:
     uid = {"type": "Target", "id": str(target)}
     return {"uid": uid, "attrs": {"kind": target.kind, "id": target.id}, "parents": []}
 

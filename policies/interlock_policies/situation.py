@@ -1,6 +1,7 @@
 """The situation of a change: everything that the policy may look at, and nothing else.
 
-The guard measures it. Nothing in it is taken from what a caller claims.
+The guard measures it. Nothing in it is taken from what a caller claims, but for the names of the
+claims that no source of ours confirms.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ class Situation(BaseModel):
         frozen: a freeze is in force.
         in_window: the moment lies inside a change window.
         changes_last_hour: changes by this principal in the last hour; this one is not counted.
+        agent_budget_spent_permille: the largest share of any of the principal's budgets that would
+            be spent with this change, in thousandths, rounded up; 0 where it has none.
+        claims_unconfirmed: what the caller claims and no source of ours confirms, such as
+            `grid.event of grid_event/gc-1`.
         autonomy_granted: people have let agents do this unattended here, and that is in force.
         protected: ids (`node-001`) or full names (`node/node-001`) that no change may reach.
     """
@@ -51,6 +56,8 @@ class Situation(BaseModel):
     frozen: bool
     in_window: bool
     changes_last_hour: int = Field(ge=0)
+    agent_budget_spent_permille: int = Field(default=0, ge=0)
+    claims_unconfirmed: frozenset[str] = frozenset()
     autonomy_granted: bool = False
     protected: frozenset[str] = frozenset()
 
@@ -84,6 +91,8 @@ class Situation(BaseModel):
             "in_window": self.in_window,
             "overlaps_open": self.overlaps_open or reach.overlaps(others),
             "changes_last_hour": self.changes_last_hour,
+            "agent_budget_spent_permille": self.agent_budget_spent_permille,
+            "claims_unconfirmed": sorted(self.claims_unconfirmed),
             "autonomy_granted": self.autonomy_granted,
             "gpus": reach.gpus,
             "hosts": hosts,

@@ -160,6 +160,26 @@ async def test_it_proposes_the_plan_once_and_then_only_follows() -> None:
     assert rig.kinds() == ["observed", "planned", "proposed", "awaiting_approval"]
 
 
+@pytest.mark.parametrize(
+    ("said", "event"),
+    [
+        (grid(400e3), {"for_event_id": "event-1"}),
+        (grid(next=coming(300e3, 60)), {"for_event_id": "event-2"}),
+        ({"known": True, "limit_w": 400e3}, {}),
+    ],
+    ids=["in force", "announced", "without a name"],
+)
+async def test_it_names_the_event_that_it_acts_on(
+    said: dict[str, Any], event: dict[str, str]
+) -> None:
+    """So that the guard can ask whether there is one; what has no name cannot be claimed."""
+    rig = Rig(grid_limit=said)
+    await rig.steps(1)
+
+    (proposed,) = rig.servers.asked("set_caps")
+    assert {key: proposed[key] for key in proposed if key == "for_event_id"} == event
+
+
 async def test_it_asks_for_nothing_while_nothing_is_asked_of_it() -> None:
     """Nor while the grid is unknown."""
     for said in (grid(), {"known": False, "why": "disconnected"}):

@@ -201,11 +201,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+@contextmanager
+def house_in(folder: Path) -> Iterator[House]:
     """A house on a store of its own."""
-    engine = create_store_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
     create_tables(engine)
     with house_on(engine) as built:
         yield built
     engine.dispose()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A house on a store of its own."""
+    with house_in(tmp_path) as built:
+        yield built

@@ -21,6 +21,7 @@ from tests.guardrails.stores import NAMES, new_url, opened
 OPERATOR = person("person:operator-1", "operator")
 MODULES_WITH_TABLES = (changes, stop_state)  # and those that the engine imports
 FIRST = "0001"
+BEFORE_BUDGETS = "0002"
 VERSION_TABLE = "alembic_version"
 
 
@@ -73,7 +74,7 @@ async def test_an_older_version_becomes_the_present_one_with_its_rows(engine: En
     with house_on(engine, keys=keys) as house:
         change = await house.propose(50)
         house.ledger.checkpoint()
-    back_to_first(engine)
+    back_to(engine, FIRST)
     assert version(engine) == FIRST
 
     migrate(engine)
@@ -83,6 +84,33 @@ async def test_an_older_version_becomes_the_present_one_with_its_rows(engine: En
         assert await done(house, change.change_id) is ChangeState.SUCCEEDED
         house.ledger.checkpoint()
         assert house.ledger.verify_self().ok
+
+
+async def test_what_was_moved_before_budgets_counts_after_the_upgrade(engine: Engine) -> None:
+    """From the document; without a reach, or where it cannot be read, a change spends nothing."""
+    migrate(engine)
+    with house_on(engine) as house:
+        moved, unreadable = await house.propose(40), await house.propose(50)
+        house.valve.missing.add("valve.serial")
+        unknown = await house.propose(60)
+    with engine.begin() as connection:
+        broken = {"id": unreadable.change_id}
+        connection.execute(
+            text("UPDATE changes SET document = 'torn' WHERE change_id = :id"), broken
+        )
+    back_to(engine, BEFORE_BUDGETS)
+    assert version(engine) == BEFORE_BUDGETS
+
+    migrate(engine)
+
+    assert in_force(engine) == []
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT change_id, watts_moved, gpus FROM changes"))
+        assert {row.change_id: (row.watts_moved, row.gpus) for row in found} == {
+            moved.change_id: (60, 8),
+            unreadable.change_id: (0, 0),
+            unknown.change_id: (0, 0),
+        }
 
 
 async def done(house: House, change_id: str) -> ChangeState:
@@ -103,7 +131,7 @@ async def test_a_store_from_before_versions_were_kept_is_brought_along(
     with house_on(engine, keys=keys) as house:
         change = await house.propose(50)
     if older:
-        back_to_first(engine)
+        back_to(engine, FIRST)
         with engine.begin() as connection:
             connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     assert version(engine) is None
@@ -130,19 +158,19 @@ def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(engine: Engine)
     assert inspect(engine).get_table_names() == before
 
 
-def back_to_first(engine: Engine) -> None:
-    """Make it a store of the first version: the rows of its tables, and nothing else."""
-    first = MetaData()
+def back_to(engine: Engine, older: str) -> None:
+    """Make it a store of an older version: the rows of its tables, and nothing else."""
+    then = MetaData()
     with engine.begin() as connection:
         kept = {table: rows_of(connection, table) for table in table_names(connection)}
         for table in kept:
             connection.execute(text(f'DROP TABLE "{table}"'))
-    migrate(engine, FIRST)
+    migrate(engine, older)
     with engine.begin() as connection:
-        first.reflect(connection)
+        then.reflect(connection)
         for name, rows in kept.items():
-            if rows and name in first.tables and name != VERSION_TABLE:
-                connection.execute(first.tables[name].insert(), known(first.tables[name], rows))
+            if rows and name in then.tables and name != VERSION_TABLE:
+                connection.execute(then.tables[name].insert(), known(then.tables[name], rows))
 
 
 def table_names(connection: Connection) -> list[str]:

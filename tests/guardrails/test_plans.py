@@ -130,3 +130,24 @@ async def test_a_row_that_only_names_a_plan_does_not_ride_on_its_votes(house: Ho
 
     assert ended.state is ChangeState.REFUSED
     assert 20 not in house.valve.acts
+
+
+async def test_a_plan_goes_on_where_its_process_ended(house: House) -> None:
+    """Killed while a step was being verified: that step is not acted again, the rest is done."""
+    plan = await plan_of(house, [80, 60, 40])
+    await house.approve(plan, OPERATOR)
+    house.valve.mishap = "ignores"  # the flow does not follow: the first step waits in vain
+
+    async def first_waits() -> bool:
+        found = await house.guard.latest(10)
+        return any(c.parent_id and c.state is ChangeState.VERIFYING for c in found)
+
+    async with house.working():
+        await house.until(first_waits)
+    house.valve.mishap = "none"
+    house.valve.flow_pct = house.valve.position_pct
+    async with house.working():
+        ended = await house.end_of(plan)
+
+    assert ended.state is ChangeState.SUCCEEDED
+    assert house.valve.acts == [80, 60, 40]

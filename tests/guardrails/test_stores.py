@@ -15,6 +15,7 @@ from interlock_guardrails.ledger import rows
 from interlock_guardrails.migrations import migrate
 from interlock_guardrails.plans import propose_plan
 from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.sole_worker import LockLostError, always, sole_worker
 from interlock_guardrails.stop import record_stop
 from interlock_guardrails.worker import Worker
 from interlock_servers.site import SiteSettings, open_authority
@@ -202,7 +203,7 @@ async def test_two_workers_that_begin_one_change_act_once(replicas: list[House])
 
     async def begin(house: House) -> None:
         try:
-            await Worker(house.guard)._begin_and_act(change)
+            await Worker(house.guard, always)._begin_and_act(change)
         except ConflictError as error:
             lost.append(error)
 
@@ -327,6 +328,26 @@ async def test_a_worker_whose_lock_was_lost_stands_by_and_goes_on(
     assert ended.state is ChangeState.SUCCEEDED
     assert house.valve.acts == [50]
     assert "unknown" in {step.state for step in ended.history}
+
+
+@POSTGRES
+async def test_an_intent_is_not_written_once_the_lock_is_lost(
+    house: House, engine: Engine, kind: str
+) -> None:
+    """The process lives and does not know yet; the database does, in the same transaction."""
+    change = await house.approve(await house.propose(50), OPERATOR)
+
+    async def begin_late() -> None:
+        async with sole_worker(engine, house.clock) as holds:
+            assert end_lock_sessions(engine) == 1
+            left = await Worker(house.guard, holds)._begin_and_act(change)
+            assert left.state is ChangeState.AUTHORISED
+            await anyio.sleep_forever()
+
+    with pytest.raises(LockLostError):
+        await begin_late()
+    assert house.valve.acts == []
+    assert "intent" not in house.records(change)
 
 
 @POSTGRES

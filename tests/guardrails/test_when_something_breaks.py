@@ -183,29 +183,6 @@ async def test_an_answer_that_json_cannot_hold_does_not_keep_a_change_from_its_e
     assert house.valve.acts == [50]
 
 
-async def test_lock_and_reservation_are_held_until_it_is_brought_back(house: House) -> None:
-    """Bringing back is an act on the plant too: nobody else may begin on it meanwhile."""
-    seen: list[int] = []
-
-    class Watched(MoveValve):
-        async def compensate(
-            self, arguments: MoveValveArguments, before: FactSet
-        ) -> dict[str, Any]:
-            seen.append(len(await held(house)))
-            return await super().compensate(arguments, before)
-
-    house.guard.operations = {MoveValve.name: Watched(house.valve)}
-    house.valve.mishap = "ignores"
-    change = await house.propose(50)
-    await house.approve(change, OPERATOR)
-    async with house.working():
-        ended = await house.end_of(change)
-
-    assert ended.state is ChangeState.COMPENSATED
-    assert seen == [1]
-    assert await held(house) == []
-
-
 async def test_an_act_that_lands_late_is_not_called_undone(house: House) -> None:
     """The answer was lost and the component is slow: one early no is not believed."""
 
@@ -258,40 +235,6 @@ async def test_a_question_that_hangs_does_not_keep_a_change_from_its_end(
         ended = await house.end_of(change)
 
     assert ended.state in {ChangeState.STUCK, ChangeState.COMPENSATED}
-
-
-async def test_two_workers_on_one_store_bring_back_once(house: House) -> None:
-    """Another process on the same store stands by; it takes over when the first has gone."""
-    begun, times = anyio.Event(), 0
-
-    class Slow(MoveValve):
-        async def compensate(
-            self, arguments: MoveValveArguments, before: FactSet
-        ) -> dict[str, Any]:
-            """Hang in the middle of it."""
-            nonlocal times
-            times += 1
-            begun.set()
-            await anyio.sleep_forever()
-            return {}
-
-    house.guard.operations = {MoveValve.name: Slow(house.valve)}
-    house.valve.mishap = "ignores"
-    change = await house.propose(50)
-    await house.approve(change, OPERATOR)
-
-    async def has_begun() -> bool:
-        return begun.is_set()
-
-    async with house.working():
-        await house.until(has_begun)
-        async with house.working():
-            await seconds(house)
-        assert times == 1
-
-    house.guard.operations = {MoveValve.name: MoveValve(house.valve)}
-    async with house.working():
-        assert (await house.end_of(change)).state is ChangeState.COMPENSATED
 
 
 async def test_a_clock_that_goes_back_does_not_lengthen_a_verification(house: House) -> None:

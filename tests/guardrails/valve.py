@@ -77,6 +77,7 @@ class MoveValve(Operation[MoveValveArguments]):
     arguments = MoveValveArguments
     deadline_s = 20.0
     compensates = True
+    compensation_repeats = True
 
     def __init__(self, valve: Valve) -> None:
         self._valve = valve

@@ -44,6 +44,10 @@ FORBIDS = {
         {"open_reach": others(249), "site_hosts": 1000},
     ),
     "agent-too-busy": Edge({"changes_last_hour": 30}, {"changes_last_hour": 29}),
+    "agent-over-budget": Edge(
+        {"agent_budget_spent_permille": 1001}, {"agent_budget_spent_permille": 1000}
+    ),
+    "claim-unconfirmed": Edge({"claims_unconfirmed": {"grid.event of grid_event/gc-1"}}, {}),
     "agent-without-owner": Edge({"owner": None}, {"owner": "person:owner-1"}),
     "may-not-propose": Edge({"scopes": NO_PROPOSE}, {}),
 }

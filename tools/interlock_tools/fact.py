@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from interlock_tools.canonical import canonical
 from interlock_tools.identity import Target
 
 
@@ -45,6 +46,35 @@ class Fact(BaseModel):
     version: str
     observed_at: AwareDatetime
     nature: Nature
+
+
+class Claim(BaseModel):
+    """What a caller says is so. It counts only where a source of ours says the same.
+
+    Attributes:
+        need: the fact that would confirm it, and how old that may be.
+        value: what the caller says that fact is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    need: FactNeed
+    value: Any
+
+    def sentence(self) -> str:
+        """What is claimed, in words."""
+        return f"{self.need} is {self.value!r}"
+
+    def confirmed_by(self, fact: Fact) -> bool:
+        """Whether the fact is of the claimed kind and subject, and exactly of the claimed value."""
+        said, claimed = (
+            canonical({"kind": kind, "subject": str(subject), "value": value})
+            for kind, subject, value in (
+                (fact.kind, fact.subject, fact.value),
+                (self.need.kind, self.need.subject, self.value),
+            )
+        )
+        return said == claimed
 
 
 class Unknown(BaseModel):

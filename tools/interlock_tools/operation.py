@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import InvalidRequestError
-from interlock_tools.fact import FactNeed, FactSet
+from interlock_tools.fact import Claim, FactNeed, FactSet
 from interlock_tools.identity import Target
 
 
@@ -102,6 +102,10 @@ class Operation(ABC, Generic[A]):
         arguments: the model of its arguments.
         deadline_s: how long after the act the effect may take to show.
         compensates: whether `compensate` is implemented.
+        compensation_repeats: whether `compensate` may come twice, as where it sets what was; else
+            one that was cut short is left to a person.
+        resumes: whether `execute` under the same key goes on where it was cut short; else what
+            happened is read back.
         act_timeout_s: how long `execute` and `compensate` may take; then the answer is lost.
     """
 
@@ -110,6 +114,8 @@ class Operation(ABC, Generic[A]):
     arguments: type[A]
     deadline_s: ClassVar[float]
     compensates: ClassVar[bool] = False
+    compensation_repeats: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
     act_timeout_s: ClassVar[float] = 60.0
 
     @abstractmethod
@@ -119,6 +125,14 @@ class Operation(ABC, Generic[A]):
     @abstractmethod
     def facts(self, arguments: A) -> tuple[FactNeed, ...]:
         """Every fact that it needs; one that is missing or stale is a refusal."""
+
+    def claims(self, arguments: A) -> tuple[Claim, ...]:
+        """What these arguments say of the plant; one that no source of ours confirms is a refusal.
+
+        Unlike a fact it is not needed to know the reach, and without it the arguments are complete.
+        """
+        del arguments
+        return ()
 
     @abstractmethod
     def blast_radius(self, arguments: A, facts: FactSet) -> BlastRadius:

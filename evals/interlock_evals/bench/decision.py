@@ -14,6 +14,7 @@ from sqlalchemy import text
 from interlock_evals.bench.measured import Measured, median, seconds
 from interlock_evals.reports import Figure, Promise
 from interlock_guardrails.approvals import Approvals
+from interlock_guardrails.autonomy import Autonomy
 from interlock_guardrails.engine import create_store_engine, create_tables
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.guard import Guard
@@ -26,6 +27,7 @@ from interlock_policies.bundles import load_bundle
 from interlock_policies.decide import decide
 from interlock_policies.situation import Situation
 from interlock_tools.blast_radius import BlastRadius
+from interlock_tools.change import ChangeState
 from interlock_tools.clock import SystemClock
 from interlock_tools.fact import Fact, FactNeed, FactSet, Nature
 from interlock_tools.identity import Principal, PrincipalKind, Target
@@ -57,6 +59,8 @@ OPERATOR = Principal(
     authenticated_by="console:bench",
     roles=frozenset({"operator"}),
 )
+LEAD = OPERATOR.model_copy(update={"id": "person:lead-1", "roles": frozenset({"site_lead"})})
+RULES = SiteRules(site_id="lab", gpus=512, hosts=64)
 
 
 def measure() -> Measured:
@@ -184,8 +188,13 @@ class MoveValve(Operation[MoveArguments]):
         )
 
     def blast_radius(self, arguments: MoveArguments, facts: FactSet) -> BlastRadius:
-        """One host of eight GPUs."""
-        return BlastRadius(gpus=8, hosts=frozenset({arguments.host}), watts_moved=50)
+        """One host of eight GPUs, on one PDU."""
+        return BlastRadius(
+            gpus=8,
+            hosts=frozenset({arguments.host}),
+            power_domains=frozenset({"pdu-1"}),
+            watts_moved=50,
+        )
 
     async def execute(self, arguments: MoveArguments, key: str) -> dict[str, Any]:
         """The intent is on the ledger: the clock stops here."""
@@ -203,7 +212,7 @@ class MoveValve(Operation[MoveArguments]):
 
 
 async def _changes() -> dict[str, Figure]:
-    """Propose, one vote, and the worker up to the act; SQLite with full sync on this disk."""
+    """Propose, one vote or none, and the worker up to the act; SQLite, full sync, this disk."""
     with ExitStack() as stack:
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="interlock-bench-", dir=Path.cwd())
@@ -223,10 +232,10 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
     guard = Guard(
         store=store,
         ledger=ledger,
-        gate=load_bundle("supervised", {operation.name: operation.effect}),
+        gate=load_bundle("autonomous", {operation.name: operation.effect}),
         facts=FactRegistry([operation]),
         clock=clock,
-        rules=SiteRules(site_id="lab", gpus=512, hosts=64),
+        rules=RULES,
         operations=[operation],
         vote_keys=[votes.vkey],
     )
@@ -236,10 +245,15 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
     async def change(*, wake: bool) -> tuple[float, float, float]:
         return await _change(guard, approvals, operation, next(numbers), wake=wake)
 
+    async def unattended() -> float:
+        return (await _change(guard, None, operation, next(numbers), wake=True))[0]
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Worker(guard).run)
         woken = [await change(wake=True) for _ in range(WARM_UP + CHANGES)]
         waited = [await change(wake=False) for _ in range(UNWOKEN)]
+        await _grant(Autonomy(store, ledger, clock, votes, RULES), operation)
+        alone = [await unattended() for _ in range(WARM_UP + CHANGES)]
         tasks.cancel_scope.cancel()
     whole, proposed, voted = zip(*woken[WARM_UP:], strict=True)
 
@@ -249,18 +263,25 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
             connection.execute(text("INSERT INTO bench VALUES (1.0)"))
 
     return {
-        "propose_to_intent_p50_ms": median(list(whole), "ms", 1e3),
+        "propose_to_intent_p50_ms": median(alone[WARM_UP:], "ms", 1e3),
+        "intent_with_vote_p50_ms": median(list(whole), "ms", 1e3),
         "propose_p50_ms": median(list(proposed), "ms", 1e3),
         "vote_p50_ms": median(list(voted), "ms", 1e3),
-        "propose_to_intent_unwoken_p50_ms": median([took[0] for took in waited], "ms", 1e3),
+        "intent_with_vote_unwoken_p50_ms": median([took[0] for took in waited], "ms", 1e3),
         "bare_commit_p50_ms": median(seconds(commit, COMMITS), "ms", 1e3),
     }
 
 
+async def _grant(autonomy: Autonomy, operation: MoveValve) -> None:
+    """From here on policy lets agents do it without a vote."""
+    evidence = (await autonomy.evidence(operation.name))[: RULES.autonomy_evidence_changes]
+    await autonomy.grant(LEAD, operation.name, evidence=evidence, valid_s=3600, why="a bench")
+
+
 async def _change(
-    guard: Guard, approvals: Approvals, operation: MoveValve, number: int, *, wake: bool
+    guard: Guard, approvals: Approvals | None, operation: MoveValve, number: int, *, wake: bool
 ) -> tuple[float, float, float]:
-    """Seconds to the intent, and of these in the proposal and in the vote."""
+    """Seconds to the intent, and of these in the proposal and in the vote, where one is needed."""
     operation.acted = anyio.Event()
     begun = time.perf_counter()
     change = await guard.propose(
@@ -271,9 +292,12 @@ async def _change(
         dry_run=False,
     )
     proposed = time.perf_counter()
-    await approvals.vote(
-        OPERATOR, change.change_id, approve=True, shown_digest=change.binding_digest or ""
-    )
+    if approvals is not None:
+        await approvals.vote(
+            OPERATOR, change.change_id, approve=True, shown_digest=change.binding_digest or ""
+        )
+    elif change.state is not ChangeState.AUTHORISED:
+        raise RuntimeError(f"the measure needs a change without a vote: {change.sentence()}")
     voted = time.perf_counter()
     if wake:
         guard.wake_worker()

@@ -125,6 +125,7 @@ class MoveValve(Operation[MoveArguments]):
     arguments = MoveArguments
     deadline_s = 20.0
     compensates = True
+    compensation_repeats = True
 
     def __init__(self, valves: Valves, reached: Callable[[str], None]) -> None:
         self._valves, self._reached = valves, reached

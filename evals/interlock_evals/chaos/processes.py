@@ -31,6 +31,7 @@ from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.plans import effects, offer_plans, propose_plan
 from interlock_guardrails.rules import SiteRules
+from interlock_guardrails.sole_worker import always
 from interlock_guardrails.store import Store
 from interlock_guardrails.worker import Worker
 from interlock_policies.bundles import load_bundle
@@ -220,7 +221,7 @@ def reach_for_it(house: House, executors: int, ready: int, go: int) -> None:
 
     async def reach(guard: Guard, change: Change) -> None:
         with suppress(ConflictError):  # another was first
-            await Worker(guard)._begin_and_act(change)
+            await Worker(guard, always)._begin_and_act(change)
 
     async def drive(guard: Guard, _approvals: Approvals) -> None:
         (change,) = await guard.store.read(changes.unfinished)

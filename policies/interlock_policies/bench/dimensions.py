@@ -211,18 +211,28 @@ def _apart(overlap: Dimension, ordinary: Mapping[str, Any]) -> Dimension:
     return overlap._replace(settings=(no._replace(patch=patch), yes))
 
 
+def _number(field: str) -> _Make:
+    return lambda values: [(str(n), {field: n}) for n in _numbers(values)]
+
+
 def _amount(field: str) -> _Make:
     return lambda values: [(str(n), {"blast_radius": {field: n}}) for n in _numbers(values)]
 
 
-def _broken(field: str) -> _Make:
+def _named(field: str) -> _Make:
     """Nothing, something, and what a rule names."""
 
     def settings(values: Values) -> list[tuple[str, Mapping[str, Any]]]:
         named = [[], ["some-1"], *([text] for text in sorted(_texts(values)))]
-        return [(", ".join(names) or "none", {"blast_radius": {field: names}}) for names in named]
+        return [(", ".join(names) or "none", {field: names}) for names in named]
 
     return settings
+
+
+def _broken(field: str) -> _Make:
+    """As `_named`, in the reach."""
+    make = _named(field)
+    return lambda values: [(value, {"blast_radius": patch}) for value, patch in make(values)]
 
 
 # How each fact is set that goes by itself.
@@ -231,7 +241,9 @@ _FACTS: Mapping[str, _Make] = {
     "in_window": _flag("in_window"),
     "autonomy_granted": _flag("autonomy_granted"),
     "overlaps_open": _flag("overlaps_open"),
-    "changes_last_hour": lambda v: [(str(n), {"changes_last_hour": n}) for n in _numbers(v)],
+    "changes_last_hour": _number("changes_last_hour"),
+    "agent_budget_spent_permille": _number("agent_budget_spent_permille"),
+    "claims_unconfirmed": _named("claims_unconfirmed"),
     "racks": _count("racks"),
     "nvlink_domains": _count("nvlink_domains"),
     "power_domains": _count("power_domains"),

@@ -28,6 +28,7 @@ class Limits(BaseModel):
     Attributes:
         interrupted_hosts_permille: share of the hosts, with what is open, that may be interrupted.
         agent_changes_per_hour: changes within the hour from which on an agent is refused.
+        agent_budget_permille: share of its budget past which, with this change, it is refused.
         unattended_gpus_permille: share of the GPUs on which an agent may cut power by itself.
         unattended_power_domains: in how many power domains.
     """
@@ -36,6 +37,7 @@ class Limits(BaseModel):
 
     interrupted_hosts_permille: int | None = Field(default=None, ge=0, le=1000)
     agent_changes_per_hour: int | None = Field(default=None, ge=1)
+    agent_budget_permille: int | None = Field(default=None, ge=1)
     unattended_gpus_permille: int | None = Field(default=None, ge=1, le=1000)
     unattended_power_domains: int | None = Field(default=None, ge=1)
 
@@ -83,6 +85,7 @@ def over_a_limit(asked: Asked, limits: Limits) -> bool:
     """Whether a change passes what no vote can buy."""
     facts = asked.facts
     hosts, changes = limits.interrupted_hosts_permille, limits.agent_changes_per_hour
+    budget = limits.agent_budget_permille
     interrupts = asked.effect in {Effect.DISRUPTIVE, Effect.IRREVERSIBLE}
     return bool(
         facts["slo_floors_broken"]
@@ -90,10 +93,12 @@ def over_a_limit(asked: Asked, limits: Limits) -> bool:
         or facts["protected_reached"]
         or facts["frozen"]
         or facts["overlaps_open"]
+        or facts["claims_unconfirmed"]
         or PROPOSE not in asked.situation.principal.scopes
         or (asked.by_agent and not asked.situation.principal.owner)
         or (hosts is not None and interrupts and facts["open_host_share_permille"] > hosts)
         or (changes is not None and asked.by_agent and facts["changes_last_hour"] >= changes)
+        or (budget is not None and asked.by_agent and facts["agent_budget_spent_permille"] > budget)
     )
 
 
@@ -166,10 +171,12 @@ def _limits(limits: Limits) -> Mapping[str, Values]:
         "context.protected_reached": Values(),
         "context.frozen": Values(),
         "context.overlaps_open": Values(),
+        "context.claims_unconfirmed": Values(),
         "principal.scopes": frozenset({READ, PROPOSE}),
         "principal.owner": Values(),
         "context.open_host_share_permille": _around(limits.interrupted_hosts_permille, 0, 1),
         "context.changes_last_hour": _around(limits.agent_changes_per_hour, -1, 0),
+        "context.agent_budget_spent_permille": _around(limits.agent_budget_permille, 0, 1),
     }
 
 

@@ -50,6 +50,7 @@ def situation_in_words(situation: Situation) -> list[str]:
         *(f"the budget of {domain}" for domain in sorted(reach.budgets_broken)),
     ]
     protected = sorted(situation.protected_reached())
+    claims = sorted(situation.claims_unconfirmed)
     return [
         f"{who.id} ({who.kind}{behind}{sent}) asks for {situation.operation} "
         f"({situation.effect}) on {situation.target} at {situation.site}.",
@@ -62,12 +63,16 @@ def situation_in_words(situation: Situation) -> list[str]:
         f"{facts['open_gpu_share_permille']} permille of the GPUs.",
         f"It would break {_listed(breaks) or 'no floor and no budget'}, and reach "
         f"{_listed(protected) if protected else 'nothing'} that is protected.",
+        f"It claims {_listed(claims)}, and no source of ours confirms that."
+        if claims
+        else "It claims nothing that is not confirmed.",
         f"{'A freeze is in force' if situation.frozen else 'No freeze is in force'}; "
         f"{'inside' if situation.in_window else 'outside'} a change window; "
         f"{'granted' if situation.autonomy_granted else 'not granted'} to agents; "
         f"{'overlaps' if facts['overlaps_open'] else 'overlaps no'}"
         f"{' an' if facts['overlaps_open'] else ''} open change; "
-        f"{situation.changes_last_hour} changes by {who.id} in the last hour.",
+        f"{situation.changes_last_hour} changes by {who.id} in the last hour; with this one "
+        f"{situation.agent_budget_spent_permille} permille of its budget are spent.",
     ]
 
 
