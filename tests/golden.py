@@ -1,7 +1,9 @@
 """What a model sees of each server, kept beside its tests: `--check` compares, `--write` renews.
 
 A changed name, schema or sentence is a change of how agents behave, so it is read in a diff before
-it is served. The servers are put together without a component to talk to.
+it is served. With the lists goes the table of all tools in `docs/tools.md`, and the check fails
+when a server costs more than a model's attention is worth. The servers are put together without a
+component to talk to.
 """
 
 import argparse
@@ -42,11 +44,14 @@ from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it finds its sibling too
+from tests import tool_table
+from tests.tool_table import Tools
+
 FOLDER = Path(__file__).parent / "servers"
-BYTES_PER_TOKEN = 4  # an estimate: JSON in English words
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
-Tools = list[dict[str, Any]]
+Answer = dict[str, Any]
 
 
 def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
@@ -94,18 +99,29 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     }
 
 
-async def seen_by_a_model() -> dict[str, Tools]:
-    """What `tools/list` of each server gives, by component, the tools by name."""
-    seen: dict[str, Tools] = {}
+async def answers() -> dict[str, Answer]:
+    """The whole answer of each server to `tools/list`, by component, the tools by name."""
+    given: dict[str, Answer] = {}
     with tempfile.TemporaryDirectory(prefix="interlock-golden-") as name, ExitStack() as stack:
         for component, face in faces(stack, Path(name)).items():
             async with Client(face.server()) as client:
-                tools = (await client.list_tools()).tools
-            seen[component] = sorted(
-                (tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools),
-                key=lambda tool: str(tool["name"]),
-            )
-    return seen
+                listed = await client.list_tools()
+            answer = listed.model_dump(mode="json", by_alias=True, exclude_none=True)
+            answer["tools"].sort(key=lambda tool: str(tool["name"]))
+            given[component] = answer
+    return given
+
+
+async def seen_by_a_model() -> dict[str, Tools]:
+    """What `tools/list` of each server gives, by component, the tools by name."""
+    return {component: answer["tools"] for component, answer in (await answers()).items()}
+
+
+async def instructions(component: str) -> str:
+    """What a server says of itself when a client connects."""
+    with tempfile.TemporaryDirectory(prefix="interlock-golden-") as name, ExitStack() as stack:
+        async with Client(faces(stack, Path(name))[component].server()) as client:
+            return client.instructions or ""
 
 
 def golden_file(component: str) -> Path:
@@ -118,11 +134,6 @@ def as_text(tools: Tools) -> str:
     return json.dumps(tools, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def size_bytes(tools: Tools) -> int:
-    """The list as it goes over the wire, without spaces."""
-    return len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False).encode())
-
-
 def changed(seen: Mapping[str, Tools]) -> list[str]:
     """The components whose list is not the one that is kept, or is not kept at all."""
     return [
@@ -133,31 +144,46 @@ def changed(seen: Mapping[str, Tools]) -> list[str]:
     ]
 
 
+def too_large(given: Mapping[str, Answer]) -> list[str]:
+    """The components whose whole answer costs more than it may."""
+    return [name for name, answer in given.items() if cost(answer) > tool_table.LIMIT_TOKENS]
+
+
+def cost(answer: Answer) -> int:
+    """What a server's whole answer to `tools/list` costs, in tokens by the byte rule."""
+    return tool_table.tokens(tool_table.size_bytes(answer))
+
+
 def main() -> int:
-    """Write or compare; 1 where a list differs."""
+    """Write or compare; 1 where a list or the table differs, or a server costs too much."""
     parser = argparse.ArgumentParser(description="What a model sees of each server.")
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true", help="fail where a kept list differs")
     mode.add_argument("--write", action="store_true", help="keep the lists as they are now")
     wanted = parser.parse_args()
     console = Console(soft_wrap=True, highlight=False)
-    seen = anyio.run(seen_by_a_model)
-    differ = changed(seen)
-    for component, tools in seen.items():
-        if wanted.write:
+    given = anyio.run(answers)
+    seen = {component: answer["tools"] for component, answer in given.items()}
+    page = tool_table.as_markdown(given)
+    if wanted.write:
+        for component, tools in seen.items():
             golden_file(component).parent.mkdir(parents=True, exist_ok=True)
             golden_file(component).write_text(as_text(tools), "utf-8")
-        size = size_bytes(tools)
+        tool_table.FILE.write_text(page, "utf-8")
+    for component, answer in given.items():
         console.print(
-            f"{component}: {len(tools)} tools, {size} bytes, about {size // BYTES_PER_TOKEN} tokens"
+            f"{component}: {len(answer['tools'])} tools, {tool_table.size_bytes(answer)} bytes, "
+            f"about {cost(answer)} of {tool_table.LIMIT_TOKENS} tokens"
         )
-    if wanted.check and differ:
-        console.print(
-            f"What a model sees has changed: {', '.join(differ)}. "
-            "Run `make golden` and read the diff."
-        )
-        return 1
-    return 0
+    wrong = [f"a model sees something else of {component}" for component in changed(seen)]
+    if not tool_table.FILE.is_file() or tool_table.FILE.read_text("utf-8") != page:
+        wrong.append("docs/tools.md is stale")
+    if wrong:
+        wrong.append("run `make golden` and read the diff")
+    wrong += [f"{component} costs more than it may" for component in too_large(given)]
+    if wrong:
+        console.print(f"{'; '.join(wrong)}.")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -202,11 +202,13 @@ async def test_a_proposal_is_a_change_that_waits_for_people(offered: Offered) ->
     assert change is not None
     assert change["state"] == "awaiting_approval"
     assert (change["needs_people"], change["of_role"]) == (1, "operator")
-    assert change["reason"] == "less is enough"
+    assert change["uri"] == f"change://{change['change_id']}"
+    assert "get_change" in change["next"]
     assert offered.house.valve.acts == []
     followed = await offered.call("get_change", change_id=change["change_id"])
     assert followed.structured_content is not None
     assert followed.structured_content["state"] == "awaiting_approval"
+    assert followed.structured_content["reason"] == "less is enough"
 
 
 async def test_a_dry_run_decides_and_leaves_nothing_behind(offered: Offered) -> None:
@@ -217,7 +219,7 @@ async def test_a_dry_run_decides_and_leaves_nothing_behind(offered: Offered) -> 
 
     change = result.structured_content
     assert change is not None
-    assert change["dry_run"] is True
+    assert "uri" not in change
     assert change["needs_people"] == 1
     assert "nothing was done" in change["why"]
     assert await offered.house.guard.latest() == []
@@ -232,8 +234,13 @@ async def test_a_refusal_is_a_change_and_not_an_error(offered: Offered) -> None:
     assert not result.is_error
     change = result.structured_content
     assert change is not None
-    assert (change["state"], change["ended"]) == ("refused", True)
-    assert [rule["rule_id"] for rule in change["rules"]] == ["slo-floor-broken"]
+    assert change["state"] == "refused"
+    assert "[slo-floor-broken]" in change["why"]
+    assert change["next"].startswith("why names the rule")
+    followed = (await offered.call("get_change", change_id=change["change_id"])).structured_content
+    assert followed is not None
+    assert followed["ended"] is True
+    assert [rule["rule_id"] for rule in followed["rules"]] == ["slo-floor-broken"]
 
 
 async def test_our_errors_reach_the_model_and_a_crash_tells_nothing(offered: Offered) -> None:
@@ -292,6 +299,7 @@ async def test_answers_fit_the_schema_that_was_announced(offered: Offered) -> No
         ("move_valve", await offered.call("move_valve", position_pct=50, reason="less")),
         ("move_valve", await offered.call("move_valve", position_pct=5, reason="less")),
         ("list_changes", await offered.call("list_changes")),
+        ("list_changes", await offered.call("list_changes", fields=["why"])),
     ]
     for name, answer in answers:
         schema = schemas[name]

@@ -170,7 +170,9 @@ class ExchangeClient:
         catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
         found = self._store.points(catalogue.by_rack.get(rack_location_id, ()))
         if not found:
-            raise NotFoundError(f"no point on the bus belongs to rack {rack_location_id!r}")
+            raise NotFoundError(
+                f"no point on the bus belongs to rack {rack_location_id!r}; site_power lists racks"
+            )
         names = (p.metadata.rack_location_name for p in found if p.metadata)
         return Rack(
             observed_at=_heard(bus, now),
@@ -231,7 +233,9 @@ class ExchangeClient:
         catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
         ways = catalogue.serves if direction == "down" else catalogue.served_by
         if self._kind(start_id, catalogue) == "unknown" and start_id not in catalogue.served_by:
-            raise NotFoundError(f"nothing on the bus is called {start_id!r}")
+            raise NotFoundError(
+                f"nothing on the bus is called {start_id!r}; site_power lists meters and racks"
+            )
         distance = {start_id: 0}
         edges: dict[tuple[str, str], None] = {}
         waiting, truncated = deque([start_id]), False

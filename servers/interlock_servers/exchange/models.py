@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic.alias_generators import to_camel
 
+from interlock_servers.plant_text import plant_text
+
 BMS = "PUB"  # the publisher segment of the BMS; every other one is an integration's id
 
 _ELECTRICAL = {"PowerMeter", "BESS", "UPS", "ATS", "Generator", "Shunt", "Breaker"}
@@ -77,9 +79,9 @@ class RejectedError(ValueError):
     """A message that says nothing we may use; `reason` names why."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail[:MAX_DETAIL_CHARS]}")
         self.reason = reason
-        self.detail = detail[:MAX_DETAIL_CHARS]
+        self.detail = plant_text(detail, MAX_DETAIL_CHARS)
+        super().__init__(f"{reason}: {self.detail}")
 
 
 class Compatibility(BaseModel):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from interlock_servers.exchange.models import Deviation
 from interlock_servers.exchange.store import Example, Point, PointState
+from interlock_servers.plant_text import plant_text
 
 MeterKind = Literal["site", "feed", "pdu", "rack"]
 
@@ -242,7 +243,7 @@ def power(
         id=subject_id,
         power_w=power_w,
         state=state,
-        why=why[:MAX_WHY_CHARS] if why else None,
+        why=plant_text(why, MAX_WHY_CHARS) if why else None,
         measured_at=latest.measured_at if latest else None,
         timestamp_ms=latest.timestamp_ms if latest else None,
         age_s=point.age_s(now) if point else None,

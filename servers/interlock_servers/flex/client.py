@@ -145,6 +145,10 @@ class FlexClient:
         """The targets that begin after `moment`, in that order."""
         return self._store.upcoming(moment)
 
+    def is_open(self, correlation_id: str, moment: datetime) -> bool:
+        """Whether a request of the grid is in force at `moment`, or announced for later."""
+        return self._store.is_open(correlation_id, moment)
+
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`; only as good as `health` says."""
         return self._store.site_limit(moment)

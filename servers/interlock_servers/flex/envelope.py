@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from interlock_servers.flex.models import Deviation, Reason, RejectedError, printable
+from interlock_servers.flex.models import Deviation, Reason, RejectedError
 from interlock_servers.flex.strict_json import (
     JsonObject,
     optional_text,
     parse_object,
     text_member,
 )
+from interlock_servers.plant_text import plant_text
 
 SPECVERSION: Final = "1.0.2"
 OLD_SPECVERSION: Final = "1.0"
@@ -169,8 +170,8 @@ def peek(payload: bytes) -> tuple[str | None, str | None]:
         return None, None
     source, event_id = members.get("source"), members.get("id")
     return (
-        printable(source)[:120] if isinstance(source, str) else None,
-        printable(event_id)[:64] if isinstance(event_id, str) else None,
+        plant_text(source, 120) if isinstance(source, str) else None,
+        plant_text(event_id, 64) if isinstance(event_id, str) else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What flex tells the guard: the limit that the grid has set on the site."""
+"""What flex tells the guard: the limit that the grid has set, and which grid events are open."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -12,6 +12,9 @@ from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
 from interlock_tools.identity import Target
 
 GRID_LIMIT: Final = "grid.limit"
+GRID_EVENT: Final = "grid.event"
+GRID_EVENT_KIND: Final = "grid_event"  # of its target; the id is the correlation id of the request
+OPEN, NOT_OPEN = "open", "not_open"
 DEAF_AFTER_S: Final = 30.0  # a limit sent while we cannot hear would be missed
 
 
@@ -25,13 +28,19 @@ class FlexFacts:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """`grid.limit`, of the site."""
-        return frozenset({GRID_LIMIT})
+        """`grid.limit` of the site, and `grid.event` of one request of the grid."""
+        return frozenset({GRID_LIMIT, GRID_EVENT})
 
     async def fact(self, need: FactNeed) -> Fact | Unknown:
-        """The site's limit; as old as our hearing, and unknown once that has failed for 30 s."""
-        if need.kind != GRID_LIMIT or need.subject != self._site:
-            return _unknown(need, f"flex tells {GRID_LIMIT} of {self._site} only")
+        """What the grid has said; as old as our hearing, and unknown once that failed for 30 s.
+
+        An event is `open` from when it was heard until it has ended or another replaced it; any
+        other, also one that was never heard of, is `not_open`.
+        """
+        limit = need.kind == GRID_LIMIT and need.subject == self._site
+        if not limit and (need.kind != GRID_EVENT or need.subject.kind != GRID_EVENT_KIND):
+            why = f"flex tells {GRID_LIMIT} of {self._site} and {GRID_EVENT} of a {GRID_EVENT_KIND}"
+            return _unknown(need, why)
         health = self._client.health()
         now = self._clock.now()
         if health.certain_at is None:
@@ -39,13 +48,16 @@ class FlexFacts:
         if now - health.certain_at > timedelta(seconds=DEAF_AFTER_S):
             deaf_s = (now - health.certain_at).total_seconds()
             return _unknown(need, f"not known for {deaf_s:.0f} s: {health.why_not}")
-        value = fact_value(self._client.site_limit(now))
+        if limit:
+            value: Any = fact_value(self._client.site_limit(now))
+        else:
+            value = OPEN if self._client.is_open(need.subject.id, now) else NOT_OPEN
         return Fact(
-            kind=GRID_LIMIT,
-            subject=self._site,
+            kind=need.kind,
+            subject=need.subject,
             value=value,
             origin=COMPONENT,
-            version=digest(value),
+            version=digest({"value": value}),
             observed_at=health.certain_at,
             nature=Nature.MEASUREMENT,
         )

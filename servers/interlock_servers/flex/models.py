@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from interlock_servers.plant_text import plant_text
+
 MAX_WHY_CHARS = 240
 
 
@@ -60,17 +62,12 @@ class Deviation(StrEnum):
     UNKNOWN_FEED = "unknown_feed"
 
 
-def printable(text: str) -> str:
-    """The text with what is not valid Unicode written out, so that it can be stored and shown."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 class RejectedError(Exception):
     """A message cannot be used; `reason` is its name and `why` the detail, bounded in length."""
 
     def __init__(self, reason: Reason, why: str) -> None:
         self.reason = reason
-        self.why = printable(why)[:MAX_WHY_CHARS]
+        self.why = plant_text(why, MAX_WHY_CHARS)
         super().__init__(f"{reason}: {self.why}")
 
 

@@ -195,6 +195,14 @@ class FlexStore:
             ]
         return tuple(sorted(later, key=lambda target: target.start))
 
+    def is_open(self, correlation_id: str, moment: datetime) -> bool:
+        """Whether a target of this request holds at `moment` or later, and none replaced it."""
+        with self._lock:
+            return any(
+                heard.target.correlation_id == correlation_id and not heard.target.ended(moment)
+                for heard in _without_replaced(self._targets, self._feeds)
+            )
+
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`, and how it will change as far as announced."""
         with self._lock:

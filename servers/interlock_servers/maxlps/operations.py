@@ -17,7 +17,7 @@ from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER
 from interlock_servers.maxlps.picture import Caps, Picture
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
-from interlock_tools.fact import Fact, FactNeed, FactSet
+from interlock_tools.fact import Claim, Fact, FactNeed, FactSet
 from interlock_tools.identity import Target
 from interlock_tools.operation import (
     Arguments,
@@ -31,6 +31,7 @@ from interlock_tools.operation import (
 )
 
 GRID_LIMIT, METER_POWER = "grid.limit", "meter.power"
+GRID_EVENT, GRID_EVENT_KIND, EVENT_OPEN = "grid.event", "grid_event", "open"
 IDENTITY_AGE_S = 60.0
 LIMITS_AGE_S = 30.0
 GRID_AGE_S = 30.0
@@ -53,7 +54,7 @@ class SetCapsArguments(Arguments):
         Field(
             min_length=1,
             max_length=4096,
-            description="node id to watts per GPU (not per node); plan_caps gives such a map",
+            description="node id to watts per GPU, not per node",
         ),
     ]
     expires_in_s: Annotated[
@@ -61,7 +62,15 @@ class SetCapsArguments(Arguments):
         Field(
             gt=0,
             le=7 * 86_400,
-            description="after it, limits that this raised go back down; lowered ones stay",
+            description="then raised limits go back down; lowered ones stay",
+        ),
+    ] = None
+    for_event_id: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="correlation_id of the grid limit it follows; open in flex",
         ),
     ] = None
 
@@ -84,6 +93,7 @@ class LimitOperation(Operation[A], Generic[A]):
     effect = Effect.REVERSIBLE
     deadline_s = 130.0  # a BMS repeats a value that did not change after 100 s
     compensates = True
+    compensation_repeats = True  # it looks first, and lowers only what is still raised
 
     def __init__(self, dps: DpsClient, facts: FactRegistry, site_id: str) -> None:
         self._dps = dps
@@ -271,8 +281,8 @@ class LimitOperation(Operation[A], Generic[A]):
 class SetCaps(LimitOperation[SetCapsArguments]):
     """Limit the power of every GPU of the named nodes, in watts per GPU.
 
-    Lowering slows the work on them; raising takes from a budget. Ask plan_caps for a map that keeps
-    every floor and budget; a map that breaks one is refused.
+    Lowering slows work, raising takes from a budget. Take the map from plan_caps: one that breaks a
+    floor or budget is refused.
     """
 
     name = "maxlps.set_caps"
@@ -297,6 +307,14 @@ class SetCaps(LimitOperation[SetCapsArguments]):
             arguments={"gpu_cap_w_by_node": raised},
         )
 
+    def claims(self, arguments: SetCapsArguments) -> tuple[Claim, ...]:
+        """That the grid asks for it, where the caller says so."""
+        if arguments.for_event_id is None:
+            return ()
+        event = Target(kind=GRID_EVENT_KIND, id=arguments.for_event_id)
+        need = FactNeed(kind=GRID_EVENT, subject=event, max_age_s=GRID_AGE_S)
+        return (Claim(need=need, value=EVENT_OPEN),)
+
     def caps(self, arguments: SetCapsArguments, picture: Picture) -> Caps:
         """The map itself."""
         for node_id in arguments.gpu_cap_w_by_node:
@@ -305,9 +323,9 @@ class SetCaps(LimitOperation[SetCapsArguments]):
 
 
 class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
-    """Lift the GPU limits of nodes back to their devices' default: their power may rise.
+    """Lift the GPU limits of nodes back to their devices' default, so power may rise.
 
-    Refused while a budget or the grid's limit would be broken by it.
+    Once a grid limit has ended; refused while it, or a budget, would be broken.
     """
 
     name = "maxlps.release_caps"

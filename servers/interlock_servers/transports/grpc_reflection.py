@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
+from interlock_servers.plant_text import plant_quote
 from interlock_servers.transports.grpc_descriptors import (
     MethodNeed,
     add_well_known,
@@ -337,8 +338,7 @@ def translate(
 
 def quoted(text: str) -> str:
     """Text of a server as data: in quotes, without control characters, of bounded length."""
-    cut = text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "…"
-    return repr(cut)
+    return plant_quote(text, MAX_QUOTED_CHARS)
 
 
 def _is_being_cancelled() -> bool:

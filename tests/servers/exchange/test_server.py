@@ -112,8 +112,14 @@ async def test_the_path_leads_down_to_the_racks_and_up_to_the_site(lab: Lab) -> 
     down = await lab.call("exchange", "trace_path", id="pdu-1")
     up = await lab.call("exchange", "trace_path", id="rack-01", direction="up")
 
-    assert set(down["reaches"]) == {f"rack-{n:02d}" for n in range(1, 5)}
-    assert {"pdu-1", "feed-a", "lab"} <= set(up["reaches"])
+    below = {row["id"]: row for row in down["reaches"]}
+    above = {row["id"]: row for row in up["reaches"]}
+    assert set(below) == {f"rack-{n:02d}" for n in range(1, 5)}
+    assert all(
+        (row["kind"], row["steps"], row["via"]) == ("rack", 1, ["pdu-1"]) for row in below.values()
+    )
+    assert {"pdu-1", "feed-a", "lab"} <= set(above)
+    assert above["lab"]["via"] == ["feed-a"]
     assert down["truncated"] is False
 
 

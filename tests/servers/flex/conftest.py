@@ -14,7 +14,7 @@ from interlock_plant.parameters import JobClass
 from interlock_plant.plant import Plant
 from interlock_plant.site import Cdu, Feed, Node, Pdu, Rack, SiteSpec
 from interlock_servers.flex.client import FlexClient
-from interlock_servers.flex.facts import GRID_LIMIT, FlexFacts
+from interlock_servers.flex.facts import GRID_EVENT, GRID_EVENT_KIND, GRID_LIMIT, FlexFacts
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, TwinKey, jwks, make_key
 from interlock_servers.flex.twin import write_jwks as write_keys
@@ -84,6 +84,13 @@ class Bench:
     async def limit(self) -> Fact | Unknown:
         """The fact `grid.limit` of the site."""
         return await self.facts.fact(FactNeed(kind=GRID_LIMIT, subject=SITE, max_age_s=60.0))
+
+    async def event(self, correlation_id: str) -> str | None:
+        """The fact `grid.event` of one request; None where it is unknown."""
+        event = Target(kind=GRID_EVENT_KIND, id=correlation_id)
+        need = FactNeed(kind=GRID_EVENT, subject=event, max_age_s=60.0)
+        fact = await self.facts.fact(need)
+        return str(fact.value) if isinstance(fact, Fact) else None
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait, bounded, until the client shows it."""

@@ -256,6 +256,30 @@ async def test_the_limit_of_the_site_is_a_fact_with_its_source(bench: OpenBench)
         assert isinstance(await site.facts.fact(other), Unknown)
 
 
+async def test_an_event_is_open_until_it_has_ended_or_another_replaced_it(
+    bench: OpenBench,
+) -> None:
+    """Announced or in force, and known by its request; of what was never heard there is none."""
+    async with bench() as site:
+        await site.seconds(1)
+        now = site.clock.now()
+        ended_by_itself = await site.isv.set_target(
+            9_000.0, start=now + timedelta(minutes=5), end=now + timedelta(minutes=10)
+        )
+        replaced = await site.isv.set_target(12_000.0, feed_tags=[A])
+        await site.until(lambda: len(site.client.upcoming(now)) == 1)
+        await site.until(lambda: A in site.client.targets_in_force(now))
+        assert await site.event(ended_by_itself) == await site.event(replaced) == "open"
+        assert await site.event("never-heard") == "not_open"
+
+        replacing = await site.isv.set_target(8_000.0, feed_tags=[A, B])
+        await site.until(lambda: B in site.client.targets_in_force(now))
+        assert await site.event(replaced) == "not_open"
+        assert await site.event(replacing) == "open"
+        site.clock.advance(10 * 60.0)
+        assert await site.event(ended_by_itself) == "not_open"
+
+
 async def test_a_limit_that_was_sent_while_we_were_away_is_not_missed(bench: OpenBench) -> None:
     """Until the agent has said what is in force the limit is unknown, and never `no limit`."""
     async with bench(listening=False) as site:
@@ -265,12 +289,14 @@ async def test_a_limit_that_was_sent_while_we_were_away_is_not_missed(bench: Ope
             before = await site.limit()
             assert isinstance(before, Unknown)
             assert "has not said" in before.why
+            assert await site.event(correlation_id) is None
             await site.seconds(1)
             await site.until(lambda: client.health().why_not is None)
             after = await site.limit()
             assert isinstance(after, Fact)
             assert after.value["limit_w"] == 9_000.0
             assert after.value["correlation_id"] == correlation_id
+            assert await site.event(correlation_id) == "open"
 
 
 async def test_a_limit_that_we_can_no_longer_hear_becomes_unknown(bench: OpenBench) -> None:

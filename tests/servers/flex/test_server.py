@@ -49,6 +49,8 @@ async def test_an_announced_limit_is_next_and_then_in_force_and_then_over(lab: L
     assert announced["next"]["limit_w"] == 400_000.0
     assert moment(announced["next"]["starts_at"]) == start
     assert announced["next"]["correlation_id"] == name
+    listed = await lab.call("flex", "list_load_targets")
+    assert [target["in_force_on"] for target in listed["targets"]] == [[]]
 
     for _ in range(10):
         await lab.second()
@@ -58,8 +60,8 @@ async def test_an_announced_limit_is_next_and_then_in_force_and_then_over(lab: L
     assert held["correlation_id"] == name
     assert held["source"] == lab.grid.source
     targets = await lab.call("flex", "list_load_targets")
-    assert set(targets["in_force"]) == set(FEEDS)
-    assert targets["announced"] == []
+    assert [set(target["in_force_on"]) for target in targets["targets"]] == [set(FEEDS)]
+    assert targets["targets"][0]["correlation_id"] == name
 
     for _ in range(20):
         await lab.second()

@@ -15,6 +15,7 @@ from tests.servers.sites import Lab, open_lab
 
 RACK_1 = tuple(f"node-{number:03d}" for number in range(1, 9))  # training, no floor
 PDU_1_TRAINING = tuple(f"node-{number:03d}" for number in range(1, 17))
+CUT = dict.fromkeys(RACK_1, 400)
 SERVING = "node-019"  # of chat-large, which was promised 95 %
 
 
@@ -53,7 +54,8 @@ async def test_a_grid_limit_is_met_by_the_plan_and_shown_by_the_meter(lab: Lab) 
 
     change = await lab.propose("set_caps", gpu_cap_w_by_node=plan["gpu_cap_w_by_node"])
     assert change["state"] == "awaiting_approval"
-    assert change["reach"]["slo_floors_broken"] == change["reach"]["budgets_broken"] == []
+    reach = (await lab.shown(change))["reach"]
+    assert reach["slo_floors_broken"] == reach["budgets_broken"] == []
     assert lab.writes() == 0
     await lab.approve(change)
     ended = await lab.end_of(change)
@@ -75,8 +77,9 @@ async def test_what_is_lowered_is_confirmed_before_anything_is_raised(lab: Lab) 
     lab.plant.when_commanded = lambda: seen.append((set_w(lab, RACK_1[0]), set_w(lab, RACK_1[1])))
 
     change = await lab.propose("set_caps", gpu_cap_w_by_node={RACK_1[0]: 500, RACK_1[1]: 300})
-    assert change["reach"]["power_rise_w"] == 8 * 100
-    assert change["rules"][0]["rule_id"] == "power-rise-needs-operator"
+    shown = await lab.shown(change)
+    assert shown["reach"]["power_rise_w"] == 8 * 100
+    assert shown["rules"][0]["rule_id"] == "power-rise-needs-operator"
     await lab.approve(change)
 
     assert (await lab.end_of(change)).state is ChangeState.SUCCEEDED
@@ -99,8 +102,10 @@ async def test_a_dry_run_reaches_no_device(lab: Lab) -> None:
     change = await lab.propose("set_caps", gpu_cap_w_by_node={"node-001": 400}, dry_run=True)
 
     assert change["needs_people"] == 1
-    assert change["reach"]["watts_moved"] == 8 * 300
-    assert (change["reach"]["jobs"], change["reach"]["tenants"]) == (["pretrain-atlas"], ["aurora"])
+    assert change["reach"] == (
+        "8 GPUs on 1 host, 2400 W moved, 0 W of it up; jobs: pretrain-atlas; tenants: aurora"
+    )
+    assert "uri" not in change
     await lab.second()
     assert lab.writes() == 0
     assert await lab.site.guard.latest() == []
@@ -114,8 +119,9 @@ async def test_a_cap_below_a_promised_floor_is_refused(lab: Lab) -> None:
     change = await lab.propose("set_caps", gpu_cap_w_by_node={SERVING: 300})
 
     assert change["state"] == "refused"
-    assert [rule["rule_id"] for rule in change["rules"]] == ["slo-floor-broken"]
-    assert change["reach"]["slo_floors_broken"] == ["chat-large"]
+    shown = await lab.shown(change)
+    assert [rule["rule_id"] for rule in shown["rules"]] == ["slo-floor-broken"]
+    assert shown["reach"]["slo_floors_broken"] == ["chat-large"]
 
 
 @pytest.mark.parametrize("cap_w", [199, 701])
@@ -154,8 +160,9 @@ async def test_power_does_not_rise_while_the_grid_limits_the_site(lab: Lab, tool
     change = await lab.propose(tool, **arguments[tool])
 
     assert change["state"] == "refused"
-    assert [rule["rule_id"] for rule in change["rules"]] == ["budget-broken"]
-    assert change["reach"]["budgets_broken"] == ["lab"]
+    shown = await lab.shown(change)
+    assert [rule["rule_id"] for rule in shown["rules"]] == ["budget-broken"]
+    assert shown["reach"]["budgets_broken"] == ["lab"]
 
 
 async def test_a_limit_that_comes_after_the_vote_stops_a_rise(lab: Lab) -> None:
@@ -172,6 +179,49 @@ async def test_a_limit_that_comes_after_the_vote_stops_a_rise(lab: Lab) -> None:
     assert lab.writes() == 1  # the lowering before
 
 
+# ── what is said to ask for it ────────────────────────────────────────────────────────────────────
+
+
+async def test_caps_for_a_grid_event_wait_for_people_while_it_is_open(lab: Lab) -> None:
+    """The event is among the facts that approvers see, from who heard it."""
+    await lab.limit(400_000.0)
+    event_id = (await lab.call("flex", "grid_limit"))["correlation_id"]
+
+    change = await lab.propose("set_caps", gpu_cap_w_by_node=CUT, for_event_id=event_id)
+
+    assert change["state"] == "awaiting_approval"
+    row = await lab.site.guard.get(change["change_id"])
+    (event,) = [fact for fact in row.facts if fact.kind == "grid.event"]
+    assert (event.origin, event.value, event.subject.id) == ("flex", "open", event_id)
+
+
+async def test_caps_for_an_event_that_nobody_sent_are_refused(lab: Lab) -> None:
+    """A caller's word for a grid event is none."""
+    await lab.limit(400_000.0)
+
+    change = await lab.propose("set_caps", gpu_cap_w_by_node=CUT, for_event_id="event-1")
+
+    assert change["state"] == "refused"
+    assert "[claim-unconfirmed]" in change["why"]
+    assert "not confirmed: grid.event of grid_event/event-1" in change["why"]
+
+
+async def test_caps_for_an_event_that_was_lifted_after_the_vote_are_not_set(lab: Lab) -> None:
+    """What people approved it for is over."""
+    await lab.limit(400_000.0)
+    event_id = (await lab.call("flex", "grid_limit"))["correlation_id"]
+    change = await lab.propose("set_caps", gpu_cap_w_by_node=CUT, for_event_id=event_id)
+    await lab.grid.set_target(None)
+    await lab.until("flex", "grid_limit", lambda grid: grid.get("limit_w") is None)
+    await lab.approve(change)
+
+    ended = await lab.end_of(change)
+
+    assert ended.state is ChangeState.REFUSED
+    assert "claim-unconfirmed" in ended.history[-1].why
+    assert lab.writes() == 0
+
+
 # ── facts that are not there ──────────────────────────────────────────────────────────────────────
 
 
@@ -186,7 +236,7 @@ async def test_on_a_meter_that_fell_silent_nothing_is_changed_and_reads_say_how_
     power = await lab.call("exchange", "site_power")
 
     assert change["state"] == "refused"
-    assert [rule["rule_id"] for rule in change["rules"]] == ["facts-unknown"]
+    assert [rule["rule_id"] for rule in (await lab.shown(change))["rules"]] == ["facts-unknown"]
     assert "meter.power of site/lab is unknown" in change["why"]
     assert "121 s old" in change["why"]
     assert {meter["age_s"] for meter in power["below"]} == {121.0}
