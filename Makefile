@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONFORMANCE := build/conformance
 
-.PHONY: help demo test check fmt bench chaos policy lock golden clean
+.PHONY: help demo test conformance check fmt bench chaos policy lock golden clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -30,6 +31,16 @@ demo: $(STAMP)  ## a simulated hall, one grid cut, every part real; under 90 s
 test: $(STAMP)  ## the promises
 	@$(BIN)/python -m pytest $(TEST)
 
+# The official suite and the Inspector, with the Node that they need; npm is all that must be there.
+$(CONFORMANCE)/.installed: tests/conformance/package.json tests/conformance/package-lock.json
+	@mkdir -p $(CONFORMANCE)
+	@cp $^ $(CONFORMANCE)/
+	@cd $(CONFORMANCE) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+conformance: $(STAMP) $(CONFORMANCE)/.installed ## the official MCP suite, both eras, and the Inspector
+	@$(BIN)/python -m tests.conformance --modules $(CONFORMANCE)/node_modules
+
 check: $(STAMP) ## format, lint, types, import contracts, golden lists
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -50,7 +61,7 @@ chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.jso
 policy: $(STAMP) ## cases, every combination and mutants of the policy into reports/policy.json
 	@$(BIN)/interlock policy test --report reports $(POLICY)
 
-golden: $(STAMP) ## write again what a model sees of each server (read the diff)
+golden: $(STAMP) ## write again what a model sees of each server, and docs/tools.md (read the diff)
 	@$(BIN)/python tests/golden.py --write
 
 lock:           ## resolve requirements.lock again (needs uv)
@@ -58,4 +69,4 @@ lock:           ## resolve requirements.lock again (needs uv)
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
 
 clean:          ## remove what make made
-	rm -rf $(VENV) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
