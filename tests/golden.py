@@ -10,13 +10,14 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
 from mcp import Client
+from pydantic import BaseModel
 from rich.console import Console
 
 from interlock_guardrails.engine import create_store_engine, create_tables
@@ -45,7 +46,8 @@ from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it finds its sibling too
-from tests import tool_table
+from tests import surface_table, telemetry_table, tool_table
+from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
@@ -112,6 +114,28 @@ async def answers() -> dict[str, Answer]:
     return given
 
 
+async def surfaces() -> dict[str, Surface]:
+    """What each server offers besides tools: resources, families of them, and prompts, by name."""
+    given: dict[str, Surface] = {}
+    with tempfile.TemporaryDirectory(prefix="interlock-golden-") as name, ExitStack() as stack:
+        for component, face in faces(stack, Path(name)).items():
+            async with Client(face.server()) as client:
+                resources = (await client.list_resources()).resources
+                templates = (await client.list_resource_templates()).resource_templates
+                prompts = (await client.list_prompts()).prompts
+            given[component] = {
+                "resources": _plain(resources, "uri"),
+                "templates": _plain(templates, "uriTemplate"),
+                "prompts": _plain(prompts, "name"),
+            }
+    return given
+
+
+def _plain(listed: Sequence[BaseModel], key: str) -> Tools:
+    items = [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in listed]
+    return sorted(items, key=lambda item: str(item[key]))
+
+
 async def seen_by_a_model() -> dict[str, Tools]:
     """What `tools/list` of each server gives, by component, the tools by name."""
     return {component: answer["tools"] for component, answer in (await answers()).items()}
@@ -129,7 +153,12 @@ def golden_file(component: str) -> Path:
     return FOLDER / component / "tools.json"
 
 
-def as_text(tools: Tools) -> str:
+def surface_file(component: str) -> Path:
+    """Where its resources and prompts are kept."""
+    return FOLDER / component / "surface.json"
+
+
+def as_text(tools: Tools | Surface) -> str:
     """The list as it is kept: indented and sorted, so that a diff shows what changed."""
     return json.dumps(tools, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -141,6 +170,16 @@ def changed(seen: Mapping[str, Tools]) -> list[str]:
         for component, tools in seen.items()
         if not golden_file(component).is_file()
         or golden_file(component).read_text("utf-8") != as_text(tools)
+    ]
+
+
+def changed_surfaces(offered: Mapping[str, Surface]) -> list[str]:
+    """The components whose resources or prompts are not those that are kept."""
+    return [
+        component
+        for component, surface in offered.items()
+        if not surface_file(component).is_file()
+        or surface_file(component).read_text("utf-8") != as_text(surface)
     ]
 
 
@@ -164,20 +203,26 @@ def main() -> int:
     console = Console(soft_wrap=True, highlight=False)
     given = anyio.run(answers)
     seen = {component: answer["tools"] for component, answer in given.items()}
-    page = tool_table.as_markdown(given)
+    offered = anyio.run(surfaces)
+    page = tool_table.as_markdown(given) + surface_table.as_markdown(offered)
     if wanted.write:
         for component, tools in seen.items():
             golden_file(component).parent.mkdir(parents=True, exist_ok=True)
             golden_file(component).write_text(as_text(tools), "utf-8")
+            surface_file(component).write_text(as_text(offered[component]), "utf-8")
         tool_table.FILE.write_text(page, "utf-8")
+        telemetry_table.FILE.write_text(telemetry_table.as_markdown(), "utf-8")
     for component, answer in given.items():
         console.print(
             f"{component}: {len(answer['tools'])} tools, {tool_table.size_bytes(answer)} bytes, "
             f"about {cost(answer)} of {tool_table.LIMIT_TOKENS} tokens"
         )
     wrong = [f"a model sees something else of {component}" for component in changed(seen)]
+    wrong += [f"{component} offers something else" for component in changed_surfaces(offered)]
     if not tool_table.FILE.is_file() or tool_table.FILE.read_text("utf-8") != page:
         wrong.append("docs/tools.md is stale")
+    if telemetry_table.is_stale():
+        wrong.append("docs/telemetry.md is stale")
     if wrong:
         wrong.append("run `make golden` and read the diff")
     wrong += [f"{component} costs more than it may" for component in too_large(given)]

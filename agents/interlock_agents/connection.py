@@ -11,16 +11,21 @@ import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
+from interlock_agents.spans import calling_tool, in_session
 from interlock_tools.errors import ComponentError
 
 CALL_TIMEOUT_S = 30.0
+NO_ADDRESSES: Mapping[str, str] = {}
 
 
 class Servers:
     """The connected servers of an agent, by component."""
 
-    def __init__(self, clients: Mapping[str, Client]) -> None:
+    def __init__(
+        self, clients: Mapping[str, Client], urls: Mapping[str, str] = NO_ADDRESSES
+    ) -> None:
         self._clients = clients
+        self._urls = urls
 
     async def call(self, component: str, tool: str, **arguments: Any) -> dict[str, Any]:
         """The structured answer of one tool.
@@ -29,10 +34,13 @@ class Servers:
             ComponentError: the tool answered with an error; its text is the tool's own. Or there
                 was no answer in time: what was proposed may have been taken.
         """
+        client = self._clients[component]
         try:
-            result = await self._clients[component].call_tool(
-                tool, arguments, read_timeout_seconds=CALL_TIMEOUT_S
-            )
+            with calling_tool(tool, client, self._urls.get(component)) as call:
+                result = await client.call_tool(
+                    tool, arguments, read_timeout_seconds=CALL_TIMEOUT_S
+                )
+                call.answered(result)
         except MCPError as error:
             raise ComponentError(component, tool, str(error)) from error
         if result.is_error or result.structured_content is None:
@@ -53,5 +61,7 @@ async def connect(urls: Mapping[str, str], token: str) -> AsyncIterator[Servers]
                 )
             )
             transport = streamable_http_client(url, http_client=http)
-            clients[component] = await stack.enter_async_context(Client(transport))
-        yield Servers(clients)
+            client = await stack.enter_async_context(Client(transport))
+            stack.enter_context(in_session(client, url))
+            clients[component] = client
+        yield Servers(clients, urls)

@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from interlock_agents.connection import Servers
+from interlock_agents.spans import invoking_agent
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
 
+NAME = "power"
 OBSERVE_EVERY_S = 2.0
 NOTICE_S = 180.0  # a target that starts within this is planned for now
 BACK_OFF_S = 20.0  # after a change that did not succeed
@@ -66,10 +68,15 @@ class PowerAgent:
 
     async def step(self) -> None:
         """Look once and take at most one action."""
+        waits = self._wait_until is not None and self.clock.now() < self._wait_until
+        if self._open_change is None and waits:
+            return
+        with invoking_agent(NAME):
+            await self._round()
+
+    async def _round(self) -> None:
         if self._open_change is not None:
             await self._follow(self._open_change)
-            return
-        if self._wait_until is not None and self.clock.now() < self._wait_until:
             return
         wish = wish_of(await self.servers.call("flex", "grid_limit"), self.clock.now())
         if wish is None or wish.limit_w == self.held_limit_w:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from interlock_console import authority, decisions, ledger, logs, policy, running
+from interlock_console import authority, decisions, federation, ledger, logs, policy, running
 from interlock_console.demo.command import run_demo
 from interlock_console.entry import (
     DEFAULT_FILE,
@@ -17,6 +17,8 @@ from interlock_console.entry import (
     run,
     settings_in,
 )
+from interlock_console.telemetry import telemetry
+from interlock_servers.surface.toolsets import Narrow, named_in
 from interlock_servers.transports.broker import Kind
 
 app = typer.Typer(
@@ -31,7 +33,15 @@ app.add_typer(approvals, name="approvals")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(policy.app, name="policy")
 authority.add_to(app)
+federation.add_to(app)
 
+Toolsets = Annotated[
+    str | None, typer.Option("--toolsets", help="only these components, such as maxlps,flex")
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="no tool that changes anything")]
+NoDestructive = Annotated[
+    bool, typer.Option("--no-destructive", help="no tool that interrupts work")
+]
 FactoryFile = Annotated[
     Path | None, typer.Option("--factory", help="join the factory of this address file")
 ]
@@ -54,28 +64,46 @@ def demo(
     run(
         run_demo(
             console, approve_myself=approve_myself, trace=trace, report_file=json, broker=broker
-        )
+        ),
+        telemetry(),
     )
 
 
 @app.command()
-def up(config: Config = DEFAULT_FILE) -> None:
+def up(
+    config: Config = DEFAULT_FILE,
+    toolsets: Toolsets = None,
+    read_only: ReadOnly = False,
+    no_destructive: NoDestructive = False,
+) -> None:
     """Serve the configured components over HTTP until interrupted; print how to log in."""
-    run(running.serve_until_interrupted(console, settings_in(config)))
+    narrow = narrowed(toolsets, read_only, no_destructive)
+    settings = settings_in(config)
+    recording = telemetry(settings.telemetry, settings.site.site_id)
+    run(running.serve_until_interrupted(console, settings, narrow), recording)
 
 
 @app.command()
 def serve(
-    component: Annotated[str, typer.Argument(help="exchange, maxlps or flex")],
+    component: Annotated[
+        str | None, typer.Argument(help="such as maxlps; all components where none is named")
+    ] = None,
     stdio: Annotated[bool, typer.Option("--stdio", help="over stdin and stdout")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="the settings file")] = None,
     factory: FactoryFile = None,
+    toolsets: Toolsets = None,
+    read_only: ReadOnly = False,
+    no_destructive: NoDestructive = False,
 ) -> None:
-    """Serve one component. Without settings or a factory to join, it brings a simulated one."""
+    """Serve one component, or all. Without settings or a factory to join, it brings one."""
     if not stdio:
-        fail("only --stdio serves a single component; `interlock up` serves all over HTTP")
+        fail("only --stdio serves here; `interlock up` serves all over HTTP")
     settings = None if config is None else settings_in(config)
-    run(running.serve_component(component, settings, factory))
+    narrow = narrowed(toolsets, read_only, no_destructive)
+    recording = telemetry()
+    if settings is not None:
+        recording = telemetry(settings.telemetry, settings.site.site_id)
+    run(running.serve_component(component, settings, factory, narrow), recording)
 
 
 @app.command()
@@ -84,6 +112,9 @@ def plant(
         "factory.json"
     ),
     rate: Annotated[float, typer.Option(min=0.1, max=100, help="simulated seconds a second")] = 1.0,
+    site: Annotated[
+        str, typer.Option(help="lab, hall, site100mw, or a file that describes a site")
+    ] = "lab",
     settings: Annotated[
         Path | None, typer.Option(help="also write settings that attach `up` to it")
     ] = None,
@@ -95,7 +126,13 @@ def plant(
     """Run the simulated factory and its twins as a process of their own, until interrupted."""
     run(
         running.run_plant(
-            console, addresses, settings, rate=rate, broker=broker, broker_url=broker_url
+            console,
+            addresses,
+            settings,
+            site=site,
+            rate=rate,
+            broker=broker,
+            broker_url=broker_url,
         )
     )
 
@@ -153,6 +190,12 @@ def reject(
 ) -> None:
     """Vote no; the change ends."""
     run(decisions.vote(console, settings_in(config), change_id, False, digest, None))
+
+
+def narrowed(toolsets: str | None, read_only: bool, no_destructive: bool) -> Narrow:
+    """What these options leave of the tools."""
+    named = None if toolsets is None else named_in(toolsets)
+    return Narrow(toolsets=named, read_only=read_only, no_destructive=no_destructive)
 
 
 def main() -> None:

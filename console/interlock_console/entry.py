@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -31,10 +32,16 @@ def settings_in(config: Path) -> InterlockSettings:
         fail(str(error))
 
 
-def run(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """Run to the end and leave with its exit status; an expected failure is one sentence and 2."""
+def run(
+    work: Coroutine[Any, Any, int], around: AbstractContextManager[object] | None = None
+) -> NoReturn:
+    """Run to the end and leave with its exit status; an expected failure is one sentence and 2.
+
+    `around` is entered before and left after it, such as what exports telemetry.
+    """
     try:
-        status = asyncio.run(work)
+        with around or nullcontext():
+            status = asyncio.run(work)
     except KeyboardInterrupt:
         status = 130
     except FactoryError as error:
@@ -44,6 +51,8 @@ def run(work: Coroutine[Any, Any, int]) -> NoReturn:
         if expected is None or rest is not None:
             raise
         fail("; ".join(dict.fromkeys(_sentences(expected))))
+    finally:
+        work.close()  # where it never began
     sys.exit(status)
 
 

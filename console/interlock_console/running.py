@@ -18,6 +18,7 @@ from interlock_guardrails.rules import SiteRules
 from interlock_servers.checkpoint_sink import SinkSettings
 from interlock_servers.serving import agent_principal, serve_http, serve_stdio
 from interlock_servers.site import SiteSettings, connections, open_site
+from interlock_servers.surface.toolsets import EVERYTHING, Narrow
 from interlock_servers.transports.broker import Kind
 from interlock_tools.clock import Clock, ScaledClock, SystemClock
 from interlock_tools.errors import InvalidRequestError
@@ -25,22 +26,34 @@ from interlock_tools.errors import InvalidRequestError
 SETTLE_LOOKS, LOOK_EVERY_S = 60, 0.25  # how long a component may take to be heard
 
 
-async def serve_until_interrupted(console: Console, settings: InterlockSettings) -> int:
-    """Serve all configured components over HTTP.
+async def serve_until_interrupted(
+    console: Console, settings: InterlockSettings, narrow: Narrow = EVERYTHING
+) -> int:
+    """Serve all configured components over HTTP, less what `narrow` takes away.
 
     Raises:
         FactoryError: a component, the policy or the port is not usable.
     """
     http = settings.http
     async with serve_http(
-        settings.for_site(), SystemClock(), host=http.host, port=http.port
+        settings.for_site(),
+        SystemClock(),
+        host=http.host,
+        port=http.port,
+        entrance=http,
+        narrow=narrow,
+        owners={f"agent:{name}": owner for name, owner in settings.agents.items()},
     ) as served:
         if not served.site.faces:
             raise InvalidRequestError("no component is configured; add a table such as [exchange]")
-        for name, url in served.urls().items():
+        for name, url in {"all": served.url, **served.urls()}.items():
             console.print(f"{name:<10} {url}", markup=False)
         console.print(f"bundle     {settings.bundle}")
-        for name, owner in (settings.agents or {"local": local_person(frozenset()).id}).items():
+        who = settings.agents or {"local": local_person(frozenset()).id}
+        if http.authorization is not None:
+            console.print(f"tokens by  {http.authorization.issuer}", markup=False)
+            who = {}
+        for name, owner in who.items():
             token = served.token(agent_principal(name, owner))
             console.print(
                 f"token of agent:{name}, good for an hour; {owner} cannot approve for it:"
@@ -51,9 +64,12 @@ async def serve_until_interrupted(console: Console, settings: InterlockSettings)
 
 
 async def serve_component(
-    component: str, settings: InterlockSettings | None, factory_file: Path | None
+    component: str | None,
+    settings: InterlockSettings | None,
+    factory_file: Path | None,
+    narrow: Narrow = EVERYTHING,
 ) -> int:
-    """Serve one component over stdio: of a configured site, of a factory, or of one of our own.
+    """Serve over stdio: a configured site, a factory, or one of our own; all components, or one.
 
     Raises:
         FactoryError: it cannot be served.
@@ -61,12 +77,13 @@ async def serve_component(
     roles = frozenset[str]() if settings is None else roles_of_user(settings)
     user = local_person(roles)
     if settings is not None:
-        await serve_stdio(settings.for_site(), SystemClock(), component, user)
+        left = settings.http.narrow.and_also(narrow)
+        await serve_stdio(settings.for_site(), SystemClock(), component, user, left)
         return 0
     async with _joined(factory_file) as (addresses, clock):
         with tempfile.TemporaryDirectory(prefix="interlock-serve-") as folder:
-            site = twin_site(addresses, Path(folder), client_id=f"stdio-{component}")
-            await serve_stdio(site, clock, component, user)
+            site = twin_site(addresses, Path(folder), client_id=f"stdio-{component or 'all'}")
+            await serve_stdio(site, clock, component, user, narrow)
     return 0
 
 
@@ -75,6 +92,7 @@ async def run_plant(
     file: Path,
     settings_file: Path | None,
     *,
+    site: str = "lab",
     rate: float,
     broker: Kind | None,
     broker_url: str | None,
@@ -84,10 +102,11 @@ async def run_plant(
     `settings_file` receives settings that attach a site to it as to a real one.
 
     Raises:
+        InvalidRequestError: there is no such site.
         UnavailableError: the broker did not start, or the one named does not answer.
     """
     clock = ScaledClock.starting_now(SystemClock().now(), rate)
-    async with running_factory(clock, broker=broker, broker_url=broker_url) as factory:
+    async with running_factory(clock, site=site, broker=broker, broker_url=broker_url) as factory:
         factory.addresses.save(file)
         try:
             console.print(f"factory {factory.addresses.site_id}: addresses in {file}")

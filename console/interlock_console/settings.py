@@ -3,13 +3,17 @@
 import getpass
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from interlock_guardrails.rules import SiteRules
+from interlock_console.telemetry import TelemetrySettings
+from interlock_guardrails.rules import EVERY_AGENT, SiteRules
+from interlock_servers.alerts import AlertSettings
 from interlock_servers.checkpoint_sink import SinkSettings
+from interlock_servers.entrance import EntranceSettings
 from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.site import SiteSettings
@@ -19,10 +23,8 @@ from interlock_tools.identity import Principal, PrincipalKind
 DEFAULT_FILE = Path("interlock.toml")
 
 
-class HttpSettings(BaseModel):
-    """Where the servers listen. Loopback unless told otherwise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class HttpSettings(EntranceSettings):
+    """Where the servers listen, and who comes in. Loopback unless told otherwise."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8470, ge=1, le=65535)
@@ -51,9 +53,24 @@ class InterlockSettings(BaseModel):
     people: dict[str, frozenset[str]] = {}
     agents: dict[str, str] = {}
     sinks: SinkSettings = SinkSettings()
+    alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
+    federated: FederatedServers = ()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _budgets_are_of_agents_that_may_log_in(self) -> Self:
+        """A budget of a misspelt agent would bind nobody, and nobody would know."""
+        known = {EVERY_AGENT, *(f"agent:{name}" for name in self.agents)}
+        for budget in self.site.agent_budgets:
+            if budget.agent_id not in known:
+                raise ValueError(
+                    f"site.agent_budgets: {budget.agent_id} may not log in; there is: "
+                    + ", ".join(sorted(known))
+                )
+        return self
 
     def for_site(self) -> SiteSettings:
         """The part that makes a site."""
@@ -64,9 +81,11 @@ class InterlockSettings(BaseModel):
             store_url=self.store_url,
             store_url_env=self.store_url_env,
             sinks=self.sinks,
+            alerts=self.alerts,
             exchange=self.exchange,
             maxlps=self.maxlps,
             flex=self.flex,
+            federated=self.federated,
         )
 
 

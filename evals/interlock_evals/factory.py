@@ -14,10 +14,11 @@ from pathlib import Path
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from interlock_plant.halls import lab_site
-from interlock_plant.jobs import lab_jobs
+from interlock_plant.jobs import jobs_of
 from interlock_plant.load import SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
+from interlock_plant.site import SiteSpec
+from interlock_plant.site_file import SHIPPED, parse_site, shipped_site
 from interlock_plant.trace import RequestTrace
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.twin import ExchangeTwin
@@ -114,28 +115,52 @@ class Factory:
     clock: Clock
 
 
+def site_of(name: str) -> SiteSpec:
+    """The shipped site of this name, else the one that the file of this name describes.
+
+    Raises:
+        InvalidRequestError: there is neither, or the file describes no site that can stand.
+    """
+    if name in SHIPPED:
+        return shipped_site(name)
+    try:
+        text = Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(
+            f"{name} is none of {', '.join(SHIPPED)}, nor a file that can be read: {error}"
+        ) from error
+    try:
+        return parse_site(text)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{name}: {error}") from error
+
+
 @asynccontextmanager
 async def running_factory(
     clock: ScaledClock,
     *,
+    site: str = "lab",
     seed: int = 0,
     trace: RequestTrace | None = None,
     broker: Kind | None = None,
     broker_url: str | None = None,
 ) -> AsyncIterator[Factory]:
-    """A lab of 64 nodes that runs until the block ends; `trace` drives its serving load.
+    """A site that runs until the block ends: a shipped one by name, or a file's.
+
+    `trace` drives its serving load.
 
     It brings a broker of its own, of the kind `broker`, unless `broker_url` names one that runs.
 
     Raises:
+        InvalidRequestError: there is no such site.
         UnavailableError: the broker did not start or does not answer.
     """
-    site = lab_site()
-    jobs = lab_jobs(site)
+    spec = site_of(site)
+    jobs = jobs_of(spec)
     load: SyntheticLoad | TraceLoad = SyntheticLoad(jobs, seed=seed)
     if trace is not None:
         load = TraceLoad(jobs, trace, load)
-    plant = Plant(site, jobs, seed=seed, start=clock.now(), load=load)
+    plant = Plant(spec, jobs, seed=seed, start=clock.now(), load=load)
     isv_key, agent_key = make_key(f"{ISV}-1"), make_key(f"{AGENT}-1")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-")))
@@ -150,10 +175,10 @@ async def running_factory(
         agent = FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
         await stack.enter_async_context(agent)
         addresses = Addresses(
-            site_id=site.name,
-            gpus=site.gpu_count,
-            hosts=len(site.nodes),
-            feeds=site.feed_ids,
+            site_id=spec.name,
+            gpus=spec.gpu_count,
+            hosts=len(spec.nodes),
+            feeds=spec.feed_ids,
             broker=address,
             dps=dps.address,
             jwks_file=jwks_file,

@@ -20,6 +20,7 @@ from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.ledger.verify import VerifyKey, parse_key
 from interlock_guardrails.people import behind, check_person
 from interlock_guardrails.store import Store
+from interlock_guardrails.telling import voting
 from interlock_guardrails.withdrawing import withdraw
 from interlock_tools.canonical import digest
 from interlock_tools.change import Change, ChangeState, Vote
@@ -28,6 +29,7 @@ from interlock_tools.decision import Decision, Quorum
 from interlock_tools.errors import ConflictError, FactoryError, InvalidRequestError
 from interlock_tools.fact import Fact, Nature
 from interlock_tools.identity import Principal
+from interlock_tools.telemetry import link_current_to
 
 STATEMENT = "vote"
 
@@ -91,6 +93,7 @@ class Approvals:
 
         def cast(connection: Connection) -> Change:
             change = changes.get(connection, change_id)
+            link_current_to(change.traceparent)
             quorum = _check_open(change, shown_digest, now)
             check_person(voter, "vote")
             lent = self._capacity(connection, change, voter, quorum, now)
@@ -127,7 +130,8 @@ class Approvals:
                 votes=votes,
             )
 
-        voted = await self._store.write(cast)
+        with voting(voter, change_id, approve):
+            voted = await self._store.write(cast)
         self._store.announce()
         return voted
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from interlock_guardrails.metadata import metadata
+from interlock_guardrails.noting import note
 from interlock_tools.change import ENDED, TRANSITIONS, Change, ChangeState, Step
 from interlock_tools.errors import ConflictError, NotFoundError
 from interlock_tools.identity import Principal
@@ -101,6 +102,7 @@ def _columns(change: Change) -> dict[str, Any]:
 def insert(connection: Connection, change: Change) -> None:
     """Write a new change."""
     connection.execute(_INSERT, {"change_id": change.change_id, "version": 1, **_columns(change)})
+    note(connection, change)
 
 
 def insert_once(connection: Connection, change: Change) -> None:
@@ -215,6 +217,7 @@ def move(
     history = (*change.history, Step(to, at, why))
     moved = change.model_copy(update={"state": to, "history": history, **updates})
     _write(connection, moved, version)
+    note(connection, moved)
     return moved
 
 

@@ -21,7 +21,7 @@ from interlock_guardrails.people import check_words
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.stop import StopState, record_stop
 from interlock_guardrails.store import Store
-from interlock_policies.decide import decide
+from interlock_guardrails.telling import ask_policy, proposing
 from interlock_policies.gate import PolicyGate
 from interlock_policies.situation import Situation
 from interlock_tools.blast_radius import BlastRadius
@@ -32,10 +32,9 @@ from interlock_tools.errors import FactoryError, InvalidRequestError, NotFoundEr
 from interlock_tools.fact import FactSet, Unknown
 from interlock_tools.identity import Principal, Target
 from interlock_tools.operation import Arguments, DryRun, Operation
+from interlock_tools.telemetry import current_traceparent
 
 UNKNOWN_SHOWN = 5
-
-
 ENTERS_AS = {
     Answer.ALLOW: ChangeState.AUTHORISED,
     Answer.REQUIRE_APPROVAL: ChangeState.AWAITING_APPROVAL,
@@ -118,13 +117,31 @@ class Guard:
     ) -> Change:
         """Assess a change and, unless `dry_run`, put it on its way.
 
-        Returns the change: refused, waiting for people, or authorised. An action that is already
-        on its way is returned as it stands, not begun twice.
+        Returns the change: refused, waiting, or authorised; one already on its way as it stands.
 
         Raises:
             InvalidRequestError: the arguments can never work; it is on the ledger that they came.
             NotFoundError: there is no such operation, or they name what does not exist.
         """
+        with proposing(requester, operation_name, dry_run) as proposal:
+            decided, entered = await self._propose(
+                requester, operation_name, arguments, reason, dry_run, change_id
+            )
+            proposal.decided(decided, entered)
+        if entered.state is ChangeState.AUTHORISED:
+            self.wake_worker()
+        return entered
+
+    async def _propose(
+        self,
+        requester: Principal,
+        operation_name: str,
+        arguments: Mapping[str, Any],
+        reason: str,
+        dry_run: bool,
+        change_id: str | None,
+    ) -> tuple[Decision, Change]:
+        """The decision, and the change that stands for it: this one, or the same on its way."""
         operation = self.operation(operation_name)
         now = self.clock.now()
         try:
@@ -137,17 +154,14 @@ class Guard:
         rehearsal = None
         if assessment.decision.answer is not Answer.REFUSE:
             rehearsal, assessment = await self._rehearse(operation, parsed, assessment)
+        named = change_id or changes.new_change_id()
         change = self._new(
-            requester, operation, parsed, reason, dry_run, assessment, rehearsal, now
+            named, requester, operation, parsed, reason, dry_run, assessment, rehearsal, now
         )
-        if change_id is not None:
-            change = change.model_copy(update={"change_id": change_id})
         entered = await self.store.write(
             lambda connection: self._enter(connection, change, assessment)
         )
-        if entered.state is ChangeState.AUTHORISED:
-            self.wake_worker()
-        return entered
+        return assessment.decision, entered
 
     async def assess(
         self,
@@ -195,8 +209,8 @@ class Guard:
         """What the policy says to what was seen, as the store stands in this transaction.
 
         `besides` are changes that do not count as others: the change itself, and its parent. What
-        brings an effect to its safe value `spends` nothing: a budget that is used up must not hold
-        it.
+        brings an effect to its safe value `spends` nothing: neither a budget that is used up nor
+        the number of changes since may hold it.
         """
         gathered, reach = seen
         if reach is None:
@@ -216,7 +230,9 @@ class Guard:
             overlaps_open=overlaps,
             frozen=self.rules.frozen_at(now),
             in_window=self.rules.in_window(now),
-            changes_last_hour=changes.count_last_hour(connection, requester, now, besides),
+            changes_last_hour=changes.count_last_hour(connection, requester, now, besides)
+            if spends
+            else 0,
             agent_budget_spent_permille=spending.spent_with_permille(
                 connection, self.rules, requester, reach, now, besides
             )
@@ -233,7 +249,7 @@ class Guard:
                 keys=self.vote_keys,
             ),
         )
-        decision = decide(self.gate, situation)
+        decision = ask_policy(self.gate, situation)
         return Assessment(
             gathered.facts, reach, decision, overlaps, situation, gathered.unconfirmed
         )
@@ -317,6 +333,7 @@ class Guard:
 
     def _new(
         self,
+        change_id: str,
         requester: Principal,
         operation: Operation[Any],
         arguments: Arguments,
@@ -331,7 +348,7 @@ class Guard:
         action_digest = digest_of_action(operation.name, target, plain, requester, reason)
         decision = assessment.decision
         return Change(
-            change_id=changes.new_change_id(),
+            change_id=change_id,
             operation=operation.name,
             effect=operation.effect,
             arguments=plain,
@@ -349,6 +366,7 @@ class Guard:
             created_at=now,
             expires_at=now + timedelta(seconds=self.rules.approval_expires_s),
             history=(Step(ChangeState.PROPOSED, now, f"{requester.id}: {reason}"),),
+            traceparent=current_traceparent(),
         )
 
     def _enter(self, connection: Connection, change: Change, assessment: Assessment) -> Change:

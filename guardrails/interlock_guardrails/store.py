@@ -7,6 +7,7 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, Engine
 
+from interlock_guardrails import noting
 from interlock_guardrails.engine import read_only
 from interlock_guardrails.ledger.rows import LOCK_HEAD
 
@@ -36,7 +37,10 @@ class Store:
         def transact() -> T:
             with self.engine.begin() as connection:
                 connection.execute(LOCK_HEAD)
-                return work(connection)
+                noted = noting.begin(connection)
+                result = work(connection)
+            noting.tell(noted)
+            return result
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)
 

@@ -20,9 +20,11 @@ from interlock_guardrails.guard import Guard
 from interlock_guardrails.outcomes import GIVEN_UP, RECORD_OF, SHOWN_CHARS, writable
 from interlock_guardrails.sole_worker import Holds, LockLostError, never, sole_worker
 from interlock_guardrails.standing import expiry_of, is_expiry
+from interlock_guardrails.telling import acting, carrying_out, stepping
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ConflictError, FactoryError
 from interlock_tools.fact import FactSet
+from interlock_tools.measures import STATE
 from interlock_tools.operation import Arguments, Happened, Held, Operation
 
 LOOK_EVERY_S = 1.0
@@ -100,12 +102,15 @@ class Worker:
         try:
             if change.state is not S.AUTHORISED:  # from there nothing is done but in its state
                 change = await self._guard.get(change_id)  # the look may be old by now
-            while change.state in steps:
-                step = self._give_up if self._is_orphan(change) else steps[change.state]
-                moved = await step(change)
-                if moved.state is change.state:
-                    break
-                change = moved
+            with carrying_out(change, self._clock.now()) as trace:
+                while change.state in steps:
+                    step = self._give_up if self._is_orphan(change) else steps[change.state]
+                    with stepping(change, trace):
+                        moved = await step(change)
+                    if moved.state is change.state:
+                        break
+                    change = moved
+                trace.set_attribute(STATE, change.state.value)
         except ConflictError as error:
             log.info("a person moved a change: %s", error)
         except Exception:  # it stays where it is; what may not be sent twice is not (see _adopt)
@@ -191,7 +196,7 @@ class Worker:
         """Act once. Whatever is not a plain success may have half happened, and is read back."""
         operation, arguments = self._parsed(change)
         try:
-            with anyio.fail_after(operation.act_timeout_s):
+            with acting(change), anyio.fail_after(operation.act_timeout_s):
                 answer = await operation.execute(arguments, change.change_id)
         except (FactoryError, TimeoutError) as error:
             why = f"the act did not end well: {str(error) or NO_ANSWER}"

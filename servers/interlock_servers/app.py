@@ -1,22 +1,38 @@
-"""All servers of a site in one FastAPI process: `/{component}/mcp`, each with verified tokens."""
+"""All servers of a site in one FastAPI process: `/mcp` for all, `/{component}/mcp` for each."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from fastapi import FastAPI
-from mcp.server import MCPServer
-from mcp.server.auth.routes import create_protected_resource_routes
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
-from interlock_servers.identity import SCOPE_READ, TokenVerifier
-from interlock_servers.offer import Face
+from interlock_servers.identity import SCOPE_READ, SCOPES, TokenVerifier, whole_site
+from interlock_servers.offer import VERSION, Face
+from interlock_servers.surface.admission import Admission
+from interlock_servers.surface.factory import http_app
+from interlock_servers.surface.limits import HttpLimits
+from interlock_servers.surface.together import Composed, alone, together
+from interlock_servers.surface.toolsets import EVERYTHING, Narrow
 
 LOOPBACK = TransportSecuritySettings(
     allowed_hosts=["127.0.0.1:*", "localhost:*"],
     allowed_origins=["http://127.0.0.1:*", "http://localhost:*"],
 )
+WHOLE_SITE = ""  # the place of the server that has all tools
+
+
+class _Mounted(NamedTuple):
+    """One server, its authorization, and the application that serves it."""
+
+    composed: Composed
+    auth: AuthSettings
+    app: Starlette
 
 
 def build_app(
@@ -27,27 +43,44 @@ def build_app(
     verifier: TokenVerifier,
     security: TransportSecuritySettings = LOOPBACK,
     health: Callable[[], dict[str, str]] = dict,
+    narrow: Narrow = EVERYTHING,
+    limits: HttpLimits | None = None,
 ) -> FastAPI:
-    """The web application that serves every face at `{base_url}/{component}/mcp`.
+    """The web application that serves the faces at `{base_url}/mcp` and `{base_url}/{name}/mcp`.
 
     A request without a verified token is answered 401 with the address of the protected-resource
-    metadata; a wrong Host gets 421 and a wrong Origin 403.
+    metadata, one that needs another scope 403 with that scope; a wrong Host gets 421 and a wrong
+    Origin 403. What `narrow` takes away is served nowhere.
     """
-    servers = {
-        name: _server(name, face, base_url, issuer_url, verifier) for name, face in faces.items()
-    }
-    mounted = {
-        name: server.streamable_http_app(
-            json_response=True, stateless_http=True, transport_security=security
+    bounds = limits or HttpLimits()
+
+    def mounted(name: str) -> _Mounted:
+        address = f"{base_url}/{name}/mcp" if name else whole_site(base_url)
+        auth = AuthSettings.model_validate(
+            {
+                "issuer_url": issuer_url,
+                "resource_server_url": address,
+                "required_scopes": [SCOPE_READ],
+                "validate_token_resource": False,  # our verifier checks the audience itself
+            }
         )
-        for name, server in servers.items()
-    }
+        own = verifier.for_resource(address, whole_site(base_url))
+        parts = [face.parts() for face in faces.values()]
+        if name == WHOLE_SITE:
+            composed = together(parts, version=VERSION, narrow=narrow, auth=auth, verifier=own)
+        else:
+            one = faces[name].parts()
+            composed = alone(one, version=VERSION, narrow=narrow, auth=auth, verifier=own)
+        return _Mounted(composed, auth, _admitted(composed, auth, security, bounds))
+
+    names = [name for name in faces if narrow.leaves([name])]
+    servers = {name: mounted(name) for name in [*names, WHOLE_SITE]}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for server in servers.values():  # a mounted app's own lifespan never runs
-                await stack.enter_async_context(server.session_manager.run())
+            for one in servers.values():  # a mounted app's own lifespan never runs
+                await stack.enter_async_context(one.composed.server.session_manager.run())
             yield
 
     app = FastAPI(title="Interlock", lifespan=lifespan, openapi_url=None)
@@ -57,29 +90,42 @@ def build_app(
         """Whether the process answers, and what each component says of itself."""
         return {"interlock": "answers", **health()}
 
-    for server in servers.values():  # the metadata lives at the root of the host
-        auth = server.settings.auth
-        if auth is None or auth.resource_server_url is None:
-            raise ValueError("every served face has its authorization settings")
+    for one in servers.values():  # the metadata lives at the root of the host
+        if one.auth.resource_server_url is None:
+            raise ValueError("every served face has its address")
         app.router.routes.extend(
             create_protected_resource_routes(
-                resource_url=auth.resource_server_url,
-                authorization_servers=[auth.issuer_url],
-                scopes_supported=auth.required_scopes,
+                resource_url=one.auth.resource_server_url,
+                authorization_servers=[one.auth.issuer_url],
+                scopes_supported=list(SCOPES),
+                resource_name="Interlock",
             )
         )
-    for name, sub in mounted.items():
-        app.mount(f"/{name}", sub)
+    for name, one in servers.items():
+        if name == WHOLE_SITE:
+            app.router.routes.append(Route("/mcp", endpoint=one.app))
+        else:
+            app.mount(f"/{name}", one.app)
     return app
 
 
-def _server(
-    name: str, face: Face, base_url: str, issuer_url: str, verifier: TokenVerifier
-) -> MCPServer:
-    auth = AuthSettings(
-        issuer_url=AnyHttpUrl(issuer_url),
-        resource_server_url=AnyHttpUrl(f"{base_url}/{name}/mcp"),
-        required_scopes=[SCOPE_READ],
-        validate_token_resource=False,  # our verifier checks the audience itself
+def _admitted(
+    composed: Composed,
+    auth: AuthSettings,
+    security: TransportSecuritySettings,
+    limits: HttpLimits,
+) -> Starlette:
+    """The server on HTTP, behind the token check and, after it, what a request must get past."""
+    if auth.resource_server_url is None:
+        raise ValueError("every served face has its address")
+    app = http_app(composed.server, security=security)
+    app.user_middleware.append(  # innermost: it sees whose token it is
+        Middleware(
+            Admission,
+            proposing=composed.proposing,
+            metadata_url=str(build_resource_metadata_url(auth.resource_server_url)),
+            max_body_bytes=limits.body_bytes,
+            body_within_s=limits.body_within_s,
+        )
     )
-    return face.server(auth=auth, verifier=verifier)
+    return app

@@ -17,6 +17,7 @@ from interlock_guardrails.clearing import Clearing
 from interlock_guardrails.delegations import Delegations
 from interlock_guardrails.engine import create_store_engine, store_address
 from interlock_guardrails.facts import FactRegistry
+from interlock_guardrails.federation import ListApprovals
 from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.signing import Signer
@@ -26,11 +27,15 @@ from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_guardrails.worker import Worker
 from interlock_policies.bundles import load_bundle
+from interlock_servers.alerts import Alerts, AlertSettings
 from interlock_servers.checkpoint_sink import SinkSettings, open_ledger
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.facts import ExchangeFacts
 from interlock_servers.exchange.server import exchange_face
 from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.federation.client import Upstream
+from interlock_servers.federation.joined import Federation
+from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.facts import FlexFacts
 from interlock_servers.flex.server import flex_face
@@ -42,6 +47,7 @@ from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.offer import Face
+from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
 
 
@@ -61,9 +67,11 @@ class SiteSettings(BaseModel):
     store_url: str | None = None
     store_url_env: str | None = None
     sinks: SinkSettings = SinkSettings()
+    alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
+    federated: FederatedServers = ()
 
 
 @dataclass
@@ -106,6 +114,7 @@ class Authority:
     break_glass: BreakGlass
     autonomy: Autonomy
     clearing: Clearing
+    lists: ListApprovals
 
 
 @asynccontextmanager
@@ -143,6 +152,7 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
                 break_glass=BreakGlass(store, ledger, clock, votes, settings.rules),
                 autonomy=Autonomy(store, ledger, clock, votes, settings.rules),
                 clearing=Clearing(store, ledger, clock),
+                lists=ListApprovals(store, ledger, clock, votes, settings.rules),
             )
     finally:
         engine.dispose()
@@ -169,7 +179,17 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
             facts.add(MaxlpsFacts(dps, settings.rules.site_id))
-        operations = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        federation = Federation(
+            settings.federated,
+            store=authority.store,
+            rules=settings.rules,
+            vote_keys=[authority.vote_key],
+            clock=clock,
+        )
+        facts.add(federation.facts)
+        own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        operations = (*own, *federation.operations)
+        alerts = _alerts(settings, authority, clock)
         guard = Guard(
             store=authority.store,
             ledger=authority.ledger,
@@ -179,8 +199,10 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
             rules=settings.rules,
             operations=operations,
             vote_keys=[authority.vote_key],
+            pager=alerts,
         )
         offer_plans(guard)
+        await guard.record_start(settings.bundle)
         site = Site(
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )
@@ -189,7 +211,7 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
             site.health.append(partial(_exchange_health, exchange))
         if dps is not None:
             site.faces["maxlps"] = maxlps_face(
-                operations,
+                own,
                 facts=facts,
                 site_id=settings.rules.site_id,
                 guard=guard,
@@ -199,12 +221,31 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
         if flex is not None:
             site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
+        site.faces |= {face.component: face for face in federation.faces(guard, who)}
+        site.health += [partial(_federated_health, one) for one in federation.upstreams]
+        stack.enter_context(readable(authority.store.engine, authority.ledger, exchange, flex))
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        for upstream in federation.upstreams:
+            tasks.start_soon(upstream.run)
         tasks.start_soon(Worker(guard).run)
+        if alerts is not None:
+            tasks.start_soon(alerts.run)
         try:
             yield site
         finally:
             tasks.cancel_scope.cancel()
+
+
+def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alerts | None:
+    if settings.alerts is None:
+        return None
+    return Alerts(
+        settings.alerts,
+        site_id=settings.rules.site_id,
+        store=authority.store,
+        break_glass=authority.break_glass,
+        clock=clock,
+    )
 
 
 def _key(name: str, path: Path) -> Signer:
@@ -229,6 +270,14 @@ def _flex_health(client: FlexClient) -> Connection:
     if health.why_not is not None:
         return Connection("flex", False, health.why_not)
     return Connection("flex", True, f"verified targets only, from {', '.join(_sources(client))}")
+
+
+def _federated_health(upstream: Upstream) -> Connection:
+    name = upstream.settings.name
+    if not upstream.connected:
+        return Connection(name, False, upstream.why_not)
+    says = f"connected; `interlock federation show {name}` says whether its tools are approved"
+    return Connection(name, True, says)
 
 
 def _sources(client: FlexClient) -> list[str]:

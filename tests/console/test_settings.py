@@ -107,6 +107,40 @@ def test_the_settings_in_the_how_to_are_good() -> None:
     assert settings.maxlps is not None
 
 
+BUDGET = """
+[[site.agent_budgets]]
+agent_id = "agent:power"
+watts_moved_per_hour = 600_000
+"""
+
+
+def test_a_budget_is_of_an_agent_that_may_log_in(tmp_path: Path) -> None:
+    """Of a misspelt one it would bind nobody, and nobody would know."""
+    agents = '[agents]\npower = "person:power-team"\n'
+    settings = load(written(tmp_path, GOOD + agents + BUDGET))
+    assert settings.site.agent_budgets[0].watts_moved_per_hour == 600_000
+
+    misspelt = BUDGET.replace("agent:power", "power")
+    with pytest.raises(
+        InvalidRequestError, match=r"power may not log in; there is: \*, agent:power"
+    ):
+        load(written(tmp_path, GOOD + agents + misspelt))
+
+
+def test_the_budgets_in_the_how_to_are_good() -> None:
+    """The two parts of a file that belong together, with a site around them."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "authority.md").read_text("utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```toml\n")[1:]]
+    agents = next(block for block in blocks if "[agents]" in block)
+    budgets = next(block for block in blocks if "agent_budgets" in block)
+
+    settings = parse(
+        tomllib.loads(agents + GOOD.replace('bundle = "supervised"', "") + budgets), ""
+    )
+
+    assert [budget.agent_id for budget in settings.site.agent_budgets] == ["*", "agent:power"]
+
+
 def test_the_places_for_checkpoints_in_the_how_to_are_good() -> None:
     """The second how-to shows a part of a file; with a site around it, it must parse."""
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "authority.md").read_text("utf-8")

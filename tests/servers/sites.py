@@ -100,6 +100,10 @@ class Lab:
         """Propose a change of power; the change as the agent sees it."""
         return await self.call("maxlps", tool, reason="a test of limits", **arguments)
 
+    async def shown(self, change: dict[str, Any]) -> dict[str, Any]:
+        """The change in full, as the agent sees it."""
+        return await self.call("maxlps", "get_change", change_id=change["change_id"])
+
     async def second(self) -> None:
         """Let a second pass for everybody, and wait until the site has heard of it."""
         self.plant.step()

@@ -15,8 +15,7 @@ import pytest
 from interlock_agents.connection import connect
 from interlock_evals.factory import running_factory
 from interlock_guardrails.rules import SiteRules
-from interlock_servers import identity
-from interlock_servers.identity import SCOPE_READ, LocalIssuer
+from interlock_servers.identity import SCOPE_READ, SCOPES, LocalIssuer
 from interlock_servers.serving import Served, agent_principal, serve_http
 from interlock_servers.site import SiteSettings
 from interlock_tools.clock import ScaledClock, SystemClock
@@ -108,12 +107,12 @@ def of_another_issuer(door: Door) -> str:
 
 def for_the_console(door: Door) -> str:
     """Signed by our key for another audience than the MCP servers."""
-    own = identity.AUDIENCE
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity, "AUDIENCE", "interlock-console")
-        token = door.served.issuer.token(AGENT)
-    assert own == identity.AUDIENCE
-    return token
+    return door.served.issuer.token(AGENT, audience=f"{door.served.base_url}/console")
+
+
+def for_another_server(door: Door) -> str:
+    """Signed by our key for one server, and sent to another one."""
+    return door.served.issuer.token(AGENT, audience=door.served.urls()["flex"])
 
 
 def segments(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,17 +160,20 @@ async def test_a_request_without_a_token_is_told_where_to_get_one(door: Door) ->
     assert found is not None
     metadata = (await door.http.get(found[1])).json()
     assert metadata["resource"] == f"{door.served.base_url}/maxlps/mcp"
-    assert [url.rstrip("/") for url in metadata["authorization_servers"]] == [door.served.base_url]
-    assert metadata["scopes_supported"] == [SCOPE_READ]
+    assert metadata["authorization_servers"] == [door.served.base_url]
+    assert metadata["scopes_supported"] == list(SCOPES)
 
 
 async def test_the_metadata_of_every_server_is_at_the_root_of_the_host(door: Door) -> None:
     """Where the specification looks for it, and not below the mount."""
-    for component in ("exchange", "maxlps", "flex"):
-        address = f"/.well-known/oauth-protected-resource/{component}/mcp"
+    every = [door.served.url, *door.served.urls().values()]
+    assert len(every) == 4
+    for url in every:
+        place = url.removeprefix(door.served.base_url)
+        address = f"/.well-known/oauth-protected-resource{place}"
         response = await door.http.get(door.served.base_url + address)
         assert response.status_code == 200
-        assert response.json()["resource"] == door.served.urls()[component]
+        assert response.json()["resource"] == url
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,7 @@ async def test_the_metadata_of_every_server_is_at_the_root_of_the_host(door: Doo
         expired,
         of_another_issuer,
         for_the_console,
+        for_another_server,
         unsigned,
         with_more_scope,
         rubbish,

@@ -131,7 +131,8 @@ class Change(BaseModel):
     """A proposed change of the plant, from its first word to its verified end.
 
     `parent_id` names the change whose approval covers this one: the plan that it is a step of, or
-    the change whose expiry it is; that one also waits for `not_before`.
+    the change whose expiry it is; that one also waits for `not_before`. `traceparent` (W3C) names
+    the span that proposed it; no digest covers it, and nothing is decided by it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,6 +160,7 @@ class Change(BaseModel):
     history: tuple[Step, ...] = ()
     parent_id: str | None = None
     not_before: datetime | None = None
+    traceparent: str | None = None
 
     @property
     def ended(self) -> bool:

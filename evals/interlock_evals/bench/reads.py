@@ -1,89 +1,92 @@
-"""A guarded read against an unguarded one, both over streamable HTTP, in pairs, one by one.
+"""A guarded read against the same read on the bare SDK, in pairs: time, server CPU, calls a second.
 
 Guarded: a verified token, the scope, strict arguments, the deadline and the record of the read.
-Unguarded: the bare SDK with the same page and no authorization. One client asks both in turns.
+Each server is a process of its own and both are asked in turns, over HTTP and over stdio.
 """
 
 import json
-import socket
+import os
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import NamedTuple
 
 import anyio
 import httpx2
-import uvicorn
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server import CacheHint, MCPServer
-from mcp.types import CallToolResult, TextContent
-from pydantic import Field
 
 from interlock_evals.bench.measured import Measured, median
 from interlock_evals.reports import Figure, Promise
-from interlock_guardrails.engine import create_store_engine, create_tables
-from interlock_guardrails.facts import FactRegistry
-from interlock_guardrails.guard import Guard
-from interlock_guardrails.ledger.ledger import Ledger
-from interlock_guardrails.ledger.signing import Signer
-from interlock_guardrails.rules import SiteRules
-from interlock_guardrails.store import Store
-from interlock_policies.bundles import load_bundle
-from interlock_servers.app import LOOPBACK, build_app
-from interlock_servers.identity import LocalIssuer, TokenVerifier, caller_by_token
-from interlock_servers.offer import Face
-from interlock_servers.page import Page
-from interlock_servers.serving import EmbeddedServer, agent_principal
-from interlock_tools.clock import SystemClock
 
-ROUNDS, PAIRS, WARM_UP = 11, 60, 30
-RATIO_LIMIT = 1.15
-ORIGIN = "bench.example/ledger"
-HOST = "127.0.0.1"
-READY_WITHIN_S = 20.0
-WHY_NOT = (
-    "the signature of the token is verified at every call, about 0.1 ms; the web framework around "
-    "it and the tool's own steps cost about as much each"
-)
+ROUNDS, PAIRS, WARM_UP = 9, 60, 30
+CPU_CALLS = 600
+IN_FLIGHT, FLIGHT_CALLS, FLIGHT_ROUNDS = 16, 480, 5
+STARTS = 5
+FLOW = "interlock_evals.bench.flow"
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+READ_LIMIT, CPU_LIMIT, CALLS_LIMIT, STDIO_LIMIT, START_LIMIT_S = 1.15, 1.3, 0.8, 1.35, 1.5
 Ask = Callable[[], Awaitable[object]]
 
 
-class Flow(Page):
-    """A small page, as most reads are."""
+class Server(NamedTuple):
+    """One of the two servers: how it is asked, by an MCP client and by bare HTTP."""
 
-    flow_pct: int
-    meters: list[float] = Field(default_factory=lambda: [n / 7 for n in range(20)])
-
-
-async def read_flow(line: Annotated[int, Field(ge=1, le=9)] = 1) -> Flow:
-    """What flows through the valve now, in percent."""
-    return Flow(observed_at=SystemClock().now(), origin="meter", flow_pct=10 * line)
+    pid: int
+    by_client: Ask
+    by_http: Ask
 
 
 def measure() -> Measured:
-    """Medians of both, and of the ratios of the rounds; by the SDK's client and by bare HTTP."""
+    """Medians of the ratios of the rounds; each limit is that of the issue it came from."""
     figures = anyio.run(_measure)
-    ratio = figures["guarded_read_ratio_p50"].value
-    return Measured(
-        figures,
-        {"guarded_read_ratio_p50": Promise.at_most(ratio, RATIO_LIMIT, "", WHY_NOT)},
-    )
+    value = {key: figure.value for key, figure in figures.items()}
+    promises = {
+        "guarded_read_ratio_p50": Promise.at_most(value["guarded_read_ratio_p50"], READ_LIMIT, ""),
+        "guarded_read_cpu_ratio": Promise.at_most(value["guarded_read_cpu_ratio"], CPU_LIMIT, ""),
+        "guarded_read_calls_ratio": Promise.at_least(
+            value["guarded_read_calls_ratio"], CALLS_LIMIT, ""
+        ),
+        "guarded_read_ratio_p50_stdio": Promise.at_most(
+            value["guarded_read_ratio_p50_stdio"], STDIO_LIMIT, ""
+        ),
+        "stdio_start_s": Promise.at_most(value["stdio_start_s"], START_LIMIT_S, "s"),
+    }
+    return Measured(figures, promises)
 
 
 async def _measure() -> dict[str, Figure]:
     async with AsyncExitStack() as stack:
-        guarded_url, token = await stack.enter_async_context(_guarded())
-        bare_url = await stack.enter_async_context(_bare())
-        guarded = await stack.enter_async_context(_client(guarded_url, token))
-        bare = await stack.enter_async_context(_client(bare_url, None))
-        whole = await _in_turns(_by_client(guarded), _by_client(bare))
-        http = await stack.enter_async_context(httpx2.AsyncClient())
-        wire = await _in_turns(_by_http(http, guarded_url, token), _by_http(http, bare_url, None))
-    return {**_figures("", *whole), **_figures("_on_the_wire", *wire)}
+        guarded = await stack.enter_async_context(_over_http("guarded"))
+        bare = await stack.enter_async_context(_over_http("bare"))
+        whole = await _in_turns(guarded.by_client, bare.by_client)
+        wire = await _in_turns(guarded.by_http, bare.by_http)
+        cpu = [await _cpu_s(server) for server in (guarded, bare)]
+        calls = [(await _calls_per_s(guarded), await _calls_per_s(bare)) for _ in _rounds()]
+    async with AsyncExitStack() as stack:
+        piped = [await stack.enter_async_context(_over_stdio(w)) for w in ("guarded", "bare")]
+        stdio = await _in_turns(*piped)
+    starts = [await _start_s() for _ in range(STARTS)]
+    return {
+        **_figures("", *whole),
+        **_figures("_on_the_wire", *wire),
+        **_figures("_stdio", *stdio),
+        "guarded_read_cpu_ms": Figure(cpu[0] * 1e3, "ms", CPU_CALLS),
+        "bare_read_cpu_ms": Figure(cpu[1] * 1e3, "ms", CPU_CALLS),
+        "guarded_read_cpu_ratio": Figure(cpu[0] / cpu[1], "", CPU_CALLS),
+        "guarded_read_calls_per_s": median([ours for ours, _ in calls], "calls/s"),
+        "bare_read_calls_per_s": median([theirs for _, theirs in calls], "calls/s"),
+        "guarded_read_calls_ratio": median([ours / theirs for ours, theirs in calls], ""),
+        "stdio_start_s": median(starts, "s"),
+    }
+
+
+def _rounds() -> range:
+    return range(FLIGHT_ROUNDS)
 
 
 def _figures(suffix: str, guarded: list[list[float]], bare: list[list[float]]) -> dict[str, Figure]:
@@ -118,6 +121,88 @@ async def _in_turns(guarded: Ask, bare: Ask) -> tuple[list[list[float]], list[li
     return ours, theirs
 
 
+async def _cpu_s(server: Server) -> float:
+    """What one call costs the server's process, user and system together."""
+    before = _used_s(server.pid)
+    for _ in range(CPU_CALLS):
+        await server.by_http()
+    return (_used_s(server.pid) - before) / CPU_CALLS
+
+
+def _used_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+async def _calls_per_s(server: Server) -> float:
+    """With sixteen calls always under way, by bare HTTP."""
+    left = FLIGHT_CALLS
+
+    async def caller() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await server.by_http()
+
+    before = time.perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(IN_FLIGHT):
+            tasks.start_soon(caller)
+    return FLIGHT_CALLS / (time.perf_counter() - before)
+
+
+async def _start_s() -> float:
+    """From the start of `interlock serve maxlps --stdio` to the answer to its first call."""
+    command = str(Path(sys.executable).with_name("interlock"))
+    parameters = StdioServerParameters(command=command, args=["serve", "maxlps", "--stdio"])
+    before = time.perf_counter()
+    async with Client(parameters) as client:
+        result = await client.call_tool("list_groups", {})
+        if result.is_error:
+            raise RuntimeError(str(result.content))
+        return time.perf_counter() - before
+
+
+# ── how they are asked ────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def _over_http(which: str) -> AsyncIterator[Server]:
+    process = await anyio.to_thread.run_sync(_started, which)
+    try:
+        said = json.loads(await anyio.to_thread.run_sync(_first_line, process))
+        headers = {} if said["token"] is None else {"Authorization": f"Bearer {said['token']}"}
+        async with (
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(streamable_http_client(said["url"], http_client=http)) as client,
+        ):
+            await client.list_tools()
+            yield Server(process.pid, _by_client(client), _by_http(http, said["url"]))
+    finally:
+        process.communicate()  # its input closes: it ends
+
+
+def _started(which: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", FLOW, which, "http"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _first_line(process: "subprocess.Popen[str]") -> str:
+    return "" if process.stdout is None else process.stdout.readline()
+
+
+@asynccontextmanager
+async def _over_stdio(which: str) -> AsyncIterator[Ask]:
+    parameters = StdioServerParameters(command=sys.executable, args=["-m", FLOW, which, "stdio"])
+    async with Client(parameters) as client:
+        await client.list_tools()
+        yield _by_client(client)
+
+
 def _by_client(client: Client) -> Ask:
     async def ask() -> None:
         result = await client.call_tool("read_flow", {"line": 3})
@@ -127,7 +212,7 @@ def _by_client(client: Client) -> Ask:
     return ask
 
 
-def _by_http(http: httpx2.AsyncClient, url: str, token: str | None) -> Ask:
+def _by_http(http: httpx2.AsyncClient, url: str) -> Ask:
     """The same request as bytes: next to nothing of the client's work is in it."""
     version = "2026-07-28"
     body = json.dumps(
@@ -153,8 +238,6 @@ def _by_http(http: httpx2.AsyncClient, url: str, token: str | None) -> Ask:
         "Mcp-Method": "tools/call",
         "Mcp-Name": "read_flow",
     }
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
 
     async def ask() -> None:
         response = await http.post(url, content=body, headers=headers)
@@ -162,106 +245,3 @@ def _by_http(http: httpx2.AsyncClient, url: str, token: str | None) -> Ask:
             raise RuntimeError(response.text)
 
     return ask
-
-
-# ── the two servers ───────────────────────────────────────────────────────────────────────────────
-
-
-@asynccontextmanager
-async def _guarded() -> AsyncIterator[tuple[str, str]]:
-    """The page behind our face and app; its address, and a token that opens it."""
-    clock = SystemClock()
-    listener = _listener()
-    base_url = f"http://{HOST}:{listener.getsockname()[1]}"
-    issuer = LocalIssuer(base_url, clock)
-    async with AsyncExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="interlock-bench-", dir=Path.cwd())
-        )
-        engine = create_store_engine(f"sqlite:///{Path(folder) / 'store.db'}")
-        stack.callback(engine.dispose)
-        create_tables(engine)
-        ledger = stack.enter_context(
-            Ledger(engine, Signer.generate(ORIGIN), origin=ORIGIN, clock=clock)
-        )
-        guard = Guard(
-            store=Store(engine),
-            ledger=ledger,
-            gate=load_bundle("supervised", {}),
-            facts=FactRegistry(),
-            clock=clock,
-            rules=SiteRules(site_id="lab", gpus=512, hosts=64),
-            operations=[],
-        )
-        face = Face("valve", guard=guard, who=caller_by_token, instructions="A valve.")
-        face.read(read_flow)
-        verifier = TokenVerifier(issuer.key_set(), base_url, clock)
-        app = build_app({"valve": face}, base_url=base_url, issuer_url=base_url, verifier=verifier)
-        await stack.enter_async_context(_serving(app, listener))
-        token = issuer.token(agent_principal("bench", owner="person:owner"))
-        yield f"{base_url}/valve/mcp", token
-
-
-@asynccontextmanager
-async def _bare() -> AsyncIterator[str]:
-    """The same page on the SDK alone: no authorization, no record, lenient arguments."""
-    server = MCPServer(
-        "bare-valve",
-        version="0.1.0",
-        instructions="A valve.",
-        log_level="WARNING",
-        cache_hints={"tools/list": CacheHint(ttl_ms=60_000, scope="private")},
-    )
-
-    async def read(
-        line: Annotated[int, Field(ge=1, le=9)] = 1,
-    ) -> Annotated[CallToolResult, Flow]:
-        page = await read_flow(line)
-        return CallToolResult(
-            content=[TextContent(type="text", text=page.text())],
-            structured_content=page.model_dump(mode="json", exclude_none=True),
-        )
-
-    server.tool(name="read_flow", description=read_flow.__doc__)(read)
-    app = server.streamable_http_app(
-        json_response=True, stateless_http=True, transport_security=LOOPBACK
-    )
-    listener = _listener()
-    async with _serving(app, listener):
-        yield f"http://{HOST}:{listener.getsockname()[1]}/mcp"
-
-
-def _listener() -> socket.socket:
-    """A free port, whose connections send at once.
-
-    Without that, each answer waits tens of milliseconds for the kernel's delayed acknowledgement,
-    on both sides alike, and the cost of the guard cannot be seen beside it.
-    """
-    listener = socket.create_server((HOST, 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-@asynccontextmanager
-async def _serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    """Uvicorn as we serve with it."""
-    server = EmbeddedServer(uvicorn.Config(app, host=HOST, log_level="warning", access_log=False))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
-        with anyio.fail_after(READY_WITHIN_S):
-            await server.ready.wait()
-        try:
-            yield
-        finally:
-            server.should_exit = True
-
-
-@asynccontextmanager
-async def _client(url: str, token: str | None) -> AsyncIterator[Client]:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    async with (
-        httpx2.AsyncClient(headers=headers) as http,
-        Client(streamable_http_client(url, http_client=http)) as client,
-    ):
-        await client.list_tools()
-        yield client

@@ -27,6 +27,7 @@ from interlock_guardrails.ledger.verify import (
 )
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ConflictError, InvalidRequestError
+from interlock_tools.measures import READS_DROPPED
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,10 @@ class Ledger:
         Raises:
             InvalidRequestError: the body cannot be written as canonical JSON.
         """
-        return self._reads.offer(draft(kind, body, self._clock.now()))
+        taken = self._reads.offer(draft(kind, body, self._clock.now()))
+        if not taken:
+            READS_DROPPED.add(1)
+        return taken
 
     def flush(self) -> None:
         """Wait until what `append_read` took is committed.
@@ -203,16 +207,21 @@ class Ledger:
 
     def checkpoint_if_due(self) -> None:
         """Sign a checkpoint if enough records, or an old one, are uncovered; runs every second."""
+        uncovered, waited_s = self.uncovered()
+        full = uncovered >= self._checkpoint_every
+        if uncovered and (full or waited_s >= self._checkpoint_after_s):
+            self.checkpoint()
+
+    def uncovered(self) -> tuple[int, float]:
+        """How many records no checkpoint covers, and for how many seconds the oldest has waited."""
         with self._readers.connect() as connection:
             size = rows.tree_of(connection).size
             covered = connection.scalar(select(func.max(checkpoints.c.size))) or 0
             oldest = connection.scalar(select(records.c.canonical).where(records.c.seq == covered))
         if oldest is None:  # every record is covered
-            return
+            return 0, 0.0
         waited = self._clock.now() - datetime.fromisoformat(json.loads(oldest)["at"])
-        full = size - covered >= self._checkpoint_every
-        if full or waited.total_seconds() >= self._checkpoint_after_s:
-            self.checkpoint()
+        return size - covered, waited.total_seconds()
 
     def size_and_root(self) -> tuple[int, bytes]:
         """How many records are committed, and the root over them."""

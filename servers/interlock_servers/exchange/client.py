@@ -161,6 +161,26 @@ class ExchangeClient:
         bus = self.bus_state()
         return PointPage(observed_at=_heard(bus, now), bus=bus, points=page, next_cursor=more)
 
+    def point(self, key: str) -> PointPage:
+        """One point, as a page of its own.
+
+        Raises:
+            NotFoundError: nothing was ever heard of it.
+        """
+        now, bus, found = self._clock.now(), self.bus_state(), self._store.points([key])
+        if not found:
+            raise NotFoundError(f"no point on the bus has the key {key!r}; list_points has keys")
+        page = tuple(reading(point, now, self._settings.fresh_s) for point in found)
+        return PointPage(observed_at=_heard(bus, now), bus=bus, points=page, next_cursor=None)
+
+    def marks(self, keys: Iterable[str]) -> tuple[tuple[str, PointState, float | None], ...]:
+        """Each point's state and last value: equal while neither moves, however old they grow."""
+        now, fresh_s = self._clock.now(), self._settings.fresh_s
+        return tuple(
+            (p.topic.key, p.state(now, fresh_s), None if p.latest is None else p.latest.value)
+            for p in self._store.points(keys)
+        )
+
     def rack(self, rack_location_id: str) -> Rack:
         """Everything that the bus says of one rack location.
 

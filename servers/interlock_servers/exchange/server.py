@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from interlock_guardrails.guard import Guard
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.readings import Answer, Node, Power, Reading
+from interlock_servers.exchange.resources import offer_resources
 from interlock_servers.exchange.store import PointState
 from interlock_servers.identity import WhoCalls
 from interlock_servers.offer import Face
@@ -133,7 +134,7 @@ class BusHealth(Heard):
 
 
 def exchange_face(client: ExchangeClient, *, guard: Guard, who: WhoCalls) -> Face:
-    """The tools of the facility bus."""
+    """The tools and resources of the facility bus."""
     face = Face("exchange", guard=guard, who=who, instructions=INSTRUCTIONS)
 
     @face.read
@@ -276,6 +277,7 @@ def exchange_face(client: ExchangeClient, *, guard: Guard, who: WhoCalls) -> Fac
             deviations={name: seen.times for name, seen in ingest.deviations.items()},
         )
 
+    offer_resources(face, client, origin=_origin, rack=get_rack, health=bus_health)
     return face
 
 

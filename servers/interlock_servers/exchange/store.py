@@ -196,6 +196,11 @@ class PointStore:
         with self._lock:
             return [_view(slot) for key in keys if (slot := self._slots.get(key)) is not None]
 
+    @property
+    def generation(self) -> int:
+        """Another number whenever the catalogue is another one."""
+        return self._generation
+
     def catalogue(self) -> Catalogue:
         """All keys in order and the relations between objects; rebuilt only after a change."""
         with self._lock:

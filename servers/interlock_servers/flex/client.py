@@ -88,6 +88,7 @@ class FlexClient:
         self._was_connected = False
         self._told = False  # since we connected, the agent has said what is in force
         self._certain_at: datetime | None = None
+        self._accepted = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -165,6 +166,11 @@ class FlexClient:
         """The last word on what was enforced for each breach, newest first."""
         return self._store.enforcements()
 
+    @property
+    def accepted(self) -> int:
+        """How many messages were taken in since the start."""
+        return self._accepted
+
     def rejected(self) -> dict[Reason, Rejected]:
         """What was rejected, by reason."""
         return self._store.rejected()
@@ -239,6 +245,7 @@ class FlexClient:
         self._replay.take(envelope.event_id, envelope.sent_at, envelope.data, message.received_at)
         self._apply(envelope, payload, message.received_at)
         self._store.note(envelope.deviations)
+        self._accepted += 1  # in the network thread alone
 
     def _apply(self, envelope: Envelope, payload: JsonObject, at: datetime) -> None:
         match envelope.kind:

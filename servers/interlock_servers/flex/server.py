@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from interlock_guardrails.guard import Guard
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.models import FeedState, LoadTarget, PowerBreach, Rejected
+from interlock_servers.flex.resources import offer_resources
 from interlock_servers.identity import WhoCalls
 from interlock_servers.offer import Face
 from interlock_servers.page import Heard, Listing, Row
@@ -231,6 +232,7 @@ def flex_face(client: FlexClient, *, clock: Clock, guard: Guard, who: WhoCalls) 
             next_cursor=more,
         )
 
+    offer_resources(face, client, clock=clock, targets=list_load_targets, limit=grid_limit)
     return face
 
 

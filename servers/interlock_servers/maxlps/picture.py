@@ -4,6 +4,7 @@ Built from facts alone, so that the guard, the planner and an auditor see the sa
 """
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from interlock_servers.maxlps.priors import Prior, prior_of
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.fact import FactSet
 from interlock_tools.identity import Target
+from interlock_tools.measures import ALLOCATOR, FEASIBLE
 from interlock_tools.power_curve import FLOOR_RATIO, throughput
 
 HOST = HostPower()
@@ -196,7 +198,10 @@ class Picture:
         tree = PowerTree.from_nodes(
             self._budgets(site_limit_w), [views[place].node_id for place in spread]
         )
+        began_s = time.perf_counter()
         found = plan(tree, leaves, host=HOST, margin=margin)
+        feasible = not isinstance(found, Infeasible)
+        ALLOCATOR.record(time.perf_counter() - began_s, {FEASIBLE: feasible})
         if isinstance(found, Infeasible):
             return found
         first = np.searchsorted(spread, np.arange(len(views)))

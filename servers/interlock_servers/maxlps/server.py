@@ -15,11 +15,12 @@ from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER
 from interlock_servers.maxlps.models import Level
 from interlock_servers.maxlps.operations import LimitOperation
 from interlock_servers.maxlps.picture import NodeView, Picture
+from interlock_servers.maxlps.resources import offer_resources
 from interlock_servers.offer import Face
 from interlock_servers.page import Listing, Page, Row
 from interlock_servers.paging import Cursor, Fields, Limit, Place, only, paged
 from interlock_servers.plant_text import PlantName, PlantWords
-from interlock_tools.errors import UnavailableError
+from interlock_tools.errors import NotFoundError, UnavailableError
 from interlock_tools.fact import Fact, FactNeed
 from interlock_tools.identity import Target
 
@@ -97,6 +98,12 @@ class Nodes(Listing):
     nodes: list[NodeRow]
 
 
+class OneNode(Page):
+    """One node."""
+
+    node: NodeRow
+
+
 class CapPlanView(Page):
     """The best limits within every budget, or why there are none."""
 
@@ -116,7 +123,7 @@ def maxlps_face(
     guard: Guard,
     who: WhoCalls,
 ) -> Face:
-    """The tools of power."""
+    """The tools and resources of power."""
     face = Face("maxlps", guard=guard, who=who, instructions=INSTRUCTIONS)
     site = Target(kind="site", id=site_id)
 
@@ -204,8 +211,16 @@ def maxlps_face(
             site_limit_w=site_limit_w,
         )
 
+    async def node(node_id: str) -> OneNode:
+        seen = await look()
+        view = seen.picture.nodes.get(node_id)
+        if view is None:
+            raise NotFoundError(f"no node {node_id!r} in the topology; list_nodes has them")
+        return OneNode(**seen.origin, node=_limits(view, seen.limits.get(node_id, {})))
+
     for operation in operations:
         face.propose(operation)
+    offer_resources(face, facts=facts, site=site, node=node)
     return face
 
 

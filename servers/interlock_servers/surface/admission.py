@@ -5,7 +5,6 @@ to get one, and nothing of a body is read for it.
 """
 
 import json
-from collections import deque
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qs
 
@@ -58,8 +57,8 @@ class Admission:
         body = await self._body(scope, receive)
         if isinstance(body, Response):
             await body(scope, receive, send)
-            return
-        await self._app(scope, _replayed(body, receive), send)
+        elif body is not None:
+            await self._app(scope, _replayed(body, receive), send)
 
     def _refused(self, scope: Scope) -> Response | None:
         if not _IN_A_QUERY.isdisjoint(parse_qs(scope["query_string"].decode("latin-1"), True)):
@@ -98,8 +97,8 @@ class Admission:
         parts.append(f'resource_metadata="{self._metadata_url}"')
         return {"WWW-Authenticate": "Bearer " + ", ".join(parts)}
 
-    async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Response:
-        """The whole body, as messages to be heard again; or the answer to one that is not to be."""
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
+        """The whole body, or the answer to one that is not to be; None: the client went away."""
         too_large = _answer(413, f"more than {self._max_body_bytes} bytes", CLOSE)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
@@ -109,12 +108,12 @@ class Admission:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return [message]  # the client went away
+                    return None
                 body += message.get("body", b"")
                 if len(body) > self._max_body_bytes:
                     return too_large
                 if not message.get("more_body", False):
-                    return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+                    return bytes(body)
         return _answer(408, "the body took too long", CLOSE)
 
 
@@ -125,10 +124,11 @@ def _answer(status: int, says: str, headers: Mapping[str, str]) -> Response:
     return Response(body, status, headers, "application/json")
 
 
-def _replayed(messages: list[Message], receive: Receive) -> Receive:
-    waiting = deque(messages)
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What the server hears: the body at once, then whatever comes."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def hear() -> Message:
-        return waiting.popleft() if waiting else await receive()
+        return waiting.pop() if waiting else await receive()
 
     return hear

@@ -30,7 +30,13 @@ from starlette.applications import Starlette
 
 from interlock_servers.surface.extension import Extension
 from interlock_servers.surface.legacy import serve_sessions
-from interlock_servers.surface.middleware import Durations, Middleware, to_histogram
+from interlock_servers.surface.middleware import (
+    Durations,
+    KnownPrompts,
+    Middleware,
+    to_histogram,
+)
+from interlock_servers.surface.watching import Watch, Watching
 
 LISTS_STAND_FOR = CacheHint(ttl_ms=60_000, scope="private")
 CACHE_HINTS: Mapping[CacheableMethod, CacheHint] = {"tools/list": LISTS_STAND_FOR}
@@ -79,13 +85,15 @@ def build_server(
     cache_hints: Mapping[CacheableMethod, CacheHint] = CACHE_HINTS,
     request_state: RequestStateSecurity | None = None,
     bus: SubscriptionBus | None = None,
+    watch: Watch | None = None,
     lasting: bool = False,
 ) -> MCPServer[Any]:
     """A server with exactly these parts.
 
     With `auth` and `verifier` every HTTP request needs a verified token. `request_state` None: what
     a server has its caller carry between rounds is sealed for this process only; replicas share
-    keys. `lasting` says that connections last, so that clients of 2025-11-25 can subscribe.
+    keys. What `watch` names is looked after while somebody waits for it. `lasting` says that
+    connections last, so that clients of 2025-11-25 can subscribe.
 
     Raises:
         ValueError: two parts have one name, or only one of `auth` and `verifier` is given.
@@ -97,6 +105,7 @@ def build_server(
     if (auth is None) is not (verifier is None):
         raise ValueError("auth and verifier come together")
     bus = bus or InMemorySubscriptionBus()
+    watching = None if watch is None else Watching(bus, watch)
     names = frozenset([tool.name for tool in tools] + [prompt.name for prompt in prompts])
     server: MCPServer[Any] = MCPServer(
         name,
@@ -111,7 +120,12 @@ def build_server(
         request_state_security=request_state,
         cache_hints=cache_hints,
         subscriptions=bus,
-        middleware=[Durations(names, to_histogram()), *middleware],
+        middleware=[
+            Durations(names, to_histogram()),
+            *middleware,
+            KnownPrompts(frozenset(prompt.name for prompt in prompts)),
+            *([] if watching is None else [watching]),
+        ],
     )
     for template in templates:
         server.resource(
@@ -122,7 +136,7 @@ def build_server(
     if complete is not None:
         server.completion()(complete)  # type: ignore[no-untyped-call]  # it has no annotations
     if lasting:
-        serve_sessions(server, bus)
+        serve_sessions(server, bus, watching)
     return server
 
 

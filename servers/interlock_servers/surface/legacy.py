@@ -6,12 +6,15 @@ public way to the connection or to the register of methods, so its private names
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.connection import Connection
 from mcp.server.subscriptions import ResourceUpdated, ServerEvent, SubscriptionBus
+from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INTERNAL_ERROR,
     EmptyResult,
     SetLevelRequestParams,
     SubscribeRequestParams,
@@ -19,16 +22,21 @@ from mcp.types import (
 )
 
 from interlock_servers.surface.extension import RequestContext
+from interlock_servers.surface.watching import Watching
 
 MAX_SUBSCRIPTIONS = 256  # of one connection
 MAX_SENDING = 1024  # updates that wait for slow readers, of one server
 SUBSCRIBED = "interlock.subscribed"
 log = logging.getLogger(__name__)
 
+End = Callable[[], None]
 
-def serve_sessions(server: MCPServer[Any], bus: SubscriptionBus) -> None:
+
+def serve_sessions(
+    server: MCPServer[Any], bus: SubscriptionBus, watching: Watching | None = None
+) -> None:
     """Have this server keep, for each connection, what its client subscribed to on the bus."""
-    sessions = _Sessions(bus)
+    sessions = _Sessions(bus, watching)
     lowlevel = server._lowlevel_server
     lowlevel.add_request_handler("logging/setLevel", SetLevelRequestParams, _accept_level)
     lowlevel.add_request_handler("resources/subscribe", SubscribeRequestParams, sessions.subscribe)
@@ -37,45 +45,86 @@ def serve_sessions(server: MCPServer[Any], bus: SubscriptionBus) -> None:
     )
 
 
+def when_session_ends(ctx: RequestContext, told: Callable[[str], None]) -> None:
+    """Have `told` called with the protocol's version when the session ends that is opened here.
+
+    Nothing is called where each request stands alone.
+    """
+    connection = ctx.session._connection
+    if ctx.request is not None and connection.session_id is None:
+        return
+    connection.exit_stack.callback(lambda: told(connection.protocol_version))
+
+
 async def _accept_level(_: RequestContext, __: SetLevelRequestParams) -> EmptyResult:
     """Any level is right: our own logs go to stderr, and none to a client."""
     return EmptyResult()
 
 
 class _Sessions:
-    def __init__(self, bus: SubscriptionBus) -> None:
+    def __init__(self, bus: SubscriptionBus, watching: Watching | None) -> None:
         self._bus = bus
+        self._watching = watching
         self._sending: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, ctx: RequestContext, params: SubscribeRequestParams) -> EmptyResult:
-        """Tell this connection from now on when the resource has changed."""
-        uris = self._uris_of(ctx.session._connection)
-        if len(uris) < MAX_SUBSCRIPTIONS:
-            uris.add(str(params.uri))
-        else:
-            log.warning("a connection has too many subscriptions", extra={"uris": len(uris)})
+        """Tell this connection from now on when the resource has changed.
+
+        Raises:
+            MCPError: it has too many subscriptions, or it may not read.
+        """
+        subscribed, uri = self._subscribed_by(ctx.session._connection), str(params.uri)
+        if uri in subscribed:
+            return EmptyResult()
+        if len(subscribed) >= MAX_SUBSCRIPTIONS:
+            raise MCPError(INTERNAL_ERROR, f"more than {MAX_SUBSCRIPTIONS} subscriptions; end some")
+        if self._watching is None:
+            subscribed[uri] = _nothing
+            return EmptyResult()
+
+        def begins() -> None:
+            """Stands for it while the first look is taken."""
+
+        subscribed[uri] = begins
+        try:
+            end = await self._watching.begin([uri])
+        except BaseException:
+            if subscribed.get(uri) is begins:
+                del subscribed[uri]
+            raise
+        if subscribed.get(uri) is begins:
+            subscribed[uri] = end
+        else:  # taken back meanwhile, or the connection is gone
+            end()
         return EmptyResult()
 
     async def unsubscribe(
         self, ctx: RequestContext, params: UnsubscribeRequestParams
     ) -> EmptyResult:
         """Tell it no more."""
-        self._uris_of(ctx.session._connection).discard(str(params.uri))
+        self._subscribed_by(ctx.session._connection).pop(str(params.uri), _nothing)()
         return EmptyResult()
 
-    def _uris_of(self, connection: Connection) -> set[str]:
-        known: set[str] | None = connection.state.get(SUBSCRIBED)
+    def _subscribed_by(self, connection: Connection) -> dict[str, End]:
+        known: dict[str, End] | None = connection.state.get(SUBSCRIBED)
         if known is not None:
             return known
-        uris: set[str] = set()
-        connection.state[SUBSCRIBED] = uris
+        subscribed: dict[str, End] = {}
+        connection.state[SUBSCRIBED] = subscribed
 
         def tell(event: ServerEvent) -> None:
-            if isinstance(event, ResourceUpdated) and event.uri in uris:
+            if isinstance(event, ResourceUpdated) and event.uri in subscribed:
                 self._send(connection, event.uri)
 
+        def end_all() -> None:
+            ends = list(subscribed.values())
+            subscribed.clear()
+            for end in ends:
+                end()
+
+        connection.exit_stack.callback(end_all)
         connection.exit_stack.callback(self._bus.subscribe(tell))
-        return uris
+        return subscribed
 
     def _send(self, connection: Connection, uri: str) -> None:
         """Send without keeping the publisher waiting; who reads too slowly misses updates."""
@@ -85,3 +134,7 @@ class _Sessions:
         sending = asyncio.get_running_loop().create_task(connection.send_resource_updated(uri))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+
+
+def _nothing() -> None:
+    """What ends a subscription that nobody looks after."""

@@ -16,11 +16,13 @@ from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.resources import Resource
 from mcp.server.mcpserver.tools import Tool
 
+from interlock_servers.surface.completing import Argument, Values, completing
 from interlock_servers.surface.extension import Extension
 from interlock_servers.surface.factory import Template, build_server
 from interlock_servers.surface.middleware import Middleware
 from interlock_servers.surface.streams import Streams
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow, Narrowing, Offer
+from interlock_servers.surface.watching import Watch, watch_of
 
 # A gateway puts `<service>-<port>_` before a name, and clients take 64 characters at most.
 NAME = re.compile(r"^[a-z][a-z0-9_]{1,40}$")
@@ -37,7 +39,8 @@ class Parts:
     """What one component puts on the surface; `shared` are names and URIs that others have too.
 
     `tasks` makes the extension by which what the named tools propose is followed. `middleware`
-    makes what stands around every request, given its tools' full names with their own.
+    makes what stands around every request, given its tools' full names with their own. What
+    `watch` names can be waited for.
     """
 
     toolset: str
@@ -47,6 +50,8 @@ class Parts:
     templates: Sequence[Template] = ()
     prompts: Sequence[Prompt] = ()
     shared: frozenset[str] = field(default_factory=frozenset)
+    completions: Mapping[Argument, Values] = field(default_factory=dict)
+    watch: Watch | None = None
     tasks: Callable[[Collection[str]], Extension] | None = None
     middleware: Callable[[Mapping[str, str]], Middleware] | None = None
 
@@ -123,6 +128,7 @@ def _compose(
     tools, resources = _Gathered[Tool](), _Gathered[Resource]()
     templates, prompts = _Gathered[Template](), _Gathered[Prompt]()
     around: list[Middleware] = [Streams()]
+    completions: dict[Argument, Values] = {}
     for parts in every:
 
         def named(own: str, parts: Parts = parts) -> str:
@@ -136,6 +142,8 @@ def _compose(
             tools.add(full, renamed, parts.toolset, tool.name in parts.shared)
         for prompt in parts.prompts:
             full = named(prompt.name)
+            if not NAME.fullmatch(full):
+                raise ValueError(f"{full!r} is no name that every client and gateway takes")
             prompts.add(
                 full,
                 prompt.model_copy(update={"name": full}),
@@ -147,6 +155,9 @@ def _compose(
             resources.add(uri, resource, parts.toolset, uri in parts.shared)
         for template in parts.templates:
             templates.add(template.uri, template, parts.toolset, template.uri in parts.shared)
+        for argument, values in parts.completions.items():
+            of = argument.of if "://" in argument.of else named(argument.of)
+            completions.setdefault(argument._replace(of=of), values)
         if parts.middleware is not None:
             around.append(parts.middleware({named(tool.name): tool.name for tool in parts.tools}))
     kept = [
@@ -170,6 +181,8 @@ def _compose(
         resources=list(resources.parts.values()),
         templates=list(templates.parts.values()),
         prompts=list(prompts.parts.values()),
+        complete=completing(completions) if completions else None,
+        watch=watch_of(parts.watch for parts in every),
         middleware=[*around, Narrowing(offer)],
         extensions=[follows(proposing)] if proposing and follows is not None else [],
         auth=auth,

@@ -17,6 +17,8 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 from mcp.types import INVALID_PARAMS, METHOD_NOT_FOUND, ToolAnnotations
 
+from interlock_servers.surface.streams import LISTEN
+
 TOOLSETS_HEADER = "x-mcp-toolsets"
 READ_ONLY_HEADER = "x-mcp-readonly"
 ALL = "all"
@@ -87,6 +89,13 @@ def asked_by(headers: Headers) -> Narrow:
     return left
 
 
+def uris_in(params: Mapping[str, Any]) -> list[str]:
+    """The resources that a request to listen names, before the SDK has looked at it."""
+    notifications = params.get("notifications")
+    uris = notifications.get("resourceSubscriptions") if isinstance(notifications, Mapping) else ()
+    return [str(uri) for uri in uris] if isinstance(uris, list) else []
+
+
 def named_in(text: str) -> frozenset[str] | None:
     """The toolsets in a list with commas; None where it names none, or all."""
     names = frozenset(name.strip().lower() for name in text.split(",")) - {""}
@@ -139,8 +148,21 @@ class Narrowing:
                 raise MCPError(INVALID_PARAMS, f"Unknown prompt: {name}")
         if method in {"resources/read", "resources/subscribe"}:
             uri = str(params.get("uri"))
-            if not left.leaves(self._offer.of_resource(uri)):
+            if not self._leaves_uri(left, uri):
                 raise MCPError(INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
+        if method == LISTEN and not all(self._leaves_uri(left, uri) for uri in uris_in(params)):
+            raise MCPError(INVALID_PARAMS, "a resource is listened to that is not offered")
+        if method == "completion/complete" and not self._leaves_reference(left, params.get("ref")):
+            raise MCPError(INVALID_PARAMS, "there is no such prompt or template")
+
+    def _leaves_uri(self, left: Narrow, uri: str) -> bool:
+        return left.leaves(self._offer.of_resource(uri))
+
+    def _leaves_reference(self, left: Narrow, ref: Any) -> bool:
+        if not isinstance(ref, Mapping):
+            return True  # the SDK says what is wrong with it
+        of = {**self._offer.prompts, **self._offer.templates}
+        return left.leaves(of.get(str(ref.get("name", ref.get("uri"))), ()))
 
     def _leaves_tool(self, left: Narrow, name: Any) -> bool:
         toolsets, hints = self._offer.tools.get(str(name), (frozenset(), None))

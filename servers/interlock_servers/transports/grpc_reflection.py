@@ -31,6 +31,7 @@ from interlock_servers.transports.grpc_descriptors import (
 )
 from interlock_servers.transports.grpc_record import Record
 from interlock_servers.transports.grpc_settings import GrpcSettings
+from interlock_servers.transports.spans import rpc_call
 from interlock_tools.clock import Clock
 from interlock_tools.errors import (
     ComponentError,
@@ -186,6 +187,12 @@ class ReflectedChannel:
         return await self._send(need, request, response, deadline_s)
 
     async def _send(
+        self, need: MethodNeed, request: Message, response: type[M], deadline_s: float
+    ) -> list[M]:
+        with rpc_call(need.path, self._settings.address):
+            return await self._sent(need, request, response, deadline_s)
+
+    async def _sent(
         self, need: MethodNeed, request: Message, response: type[M], deadline_s: float
     ) -> list[M]:
         if self._channel is None:

@@ -26,6 +26,7 @@ from interlock_servers.transports.mqtt_settings import (
     check_topic,
     parse_broker,
 )
+from interlock_servers.transports.spans import publishing
 from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError, UnavailableError
 
@@ -223,6 +224,7 @@ class MqttBus:
             why = self._last_error or "no broker has answered yet"
             raise UnavailableError(f"no broker in {timeout_s:g} s: {why}") from None
 
+    @publishing
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
     ) -> None:

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock_servers.maxlps.allocator import baselines, dual
+from interlock_servers.maxlps.allocator.gang import Gangs
+from interlock_servers.maxlps.allocator.group_prices import Groups
 from interlock_servers.maxlps.allocator.plan import CapPlan, HostPower, Infeasible, plan
 from interlock_servers.maxlps.allocator.problem import Leaves
 from interlock_servers.maxlps.allocator.tree import PowerTree
@@ -130,3 +132,116 @@ def test_gpus_may_come_in_any_order(site: Site) -> None:
     columns = {name: values[moved] for name, values in vars(site.leaves).items()}
     again = waterfill(tree, tree.budget_w, Leaves.of(**columns).problem()).cap_w
     np.testing.assert_allclose(again, caps[moved], rtol=1e-4)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A random site with random jobs, loops and tenants."""
+
+    site: Site
+    gangs: Gangs
+    parts: tuple[Groups, ...]
+
+    def plan(self, budget_factor: float = 1.0) -> CapPlan | Infeasible:
+        """The plan for it, with budgets raised by a factor."""
+        tree = self.site.tree
+        raised = PowerTree.from_arrays(
+            tree.names, tree.parent, tree.budget_w * budget_factor, tree.leaf_node
+        )
+        args = {"host": NO_HOST, "margin": 0.0, "gangs": self.gangs, "parts": self.parts}
+        return plan(raised, self.site.leaves, **args)  # type: ignore[arg-type]
+
+    def moved(self, order: np.ndarray) -> "Whole":
+        """The same with the GPUs listed in another order."""
+        tree = self.site.tree
+        columns = {name: values[order] for name, values in vars(self.site.leaves).items()}
+        moved_tree = PowerTree.from_arrays(
+            tree.names, tree.parent, tree.budget_w, tree.leaf_node[order]
+        )
+        parts = tuple(
+            Groups.of(p.names, p.group[order], most_w=p.most_w, least_w=p.least_w)
+            for p in self.parts
+        )
+        gangs = Gangs.of(self.gangs.job[order], len(order))
+        return Whole(Site(moved_tree, Leaves.of(**columns)), gangs, parts)
+
+
+def deal(rng: np.random.Generator, count: int, most: int, none: bool) -> np.ndarray:
+    """Numbers from 0 without a gap, for each GPU; -1 for some where `none`."""
+    kinds = int(rng.integers(1, min(most, count) + 1))
+    dealt = rng.integers(-1 if none else 0, kinds, count)
+    return np.unique(dealt, return_inverse=True)[1] - int(none and (dealt == -1).any())
+
+
+@st.composite
+def wholes(draw: st.DrawFn) -> Whole:
+    """GPUs of one job share curve and weight, as a job's do; floors may differ."""
+    site = draw(sites(scarcity=(0.6, 1.1)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = len(site.leaves)
+    job, loop, tenant = (
+        deal(rng, count, most, none) for most, none in ((4, True), (4, False), (3, True))
+    )
+    columns = dict(vars(site.leaves))
+    for number in range(job.max() + 1):
+        members = np.flatnonzero(job == number)
+        for name in ("p0", "gamma", "weight"):
+            values = columns[name].copy()
+            values[members] = values[members[0]]
+            columns[name] = values
+    columns["floor_work"] = np.minimum(columns["floor_work"], 0.5)
+    leaves = Leaves.of(**columns)
+    hi_w = leaves.problem().hi_w
+    loops = np.bincount(loop, weights=hi_w) * rng.uniform(0.7, 1.2, loop.max() + 1)
+    parts = [Groups.of([f"l{i}" for i in range(len(loops))], loop, most_w=loops)]
+    if tenant.max() >= 0:
+        inside = tenant >= 0
+        drawn = np.bincount(tenant[inside], weights=hi_w[inside])
+        least_w = drawn * rng.choice([0.0, 0.7, 0.8], len(drawn))
+        parts.append(Groups.of([f"t{i}" for i in range(len(drawn))], tenant, least_w=least_w))
+    return Whole(Site(site.tree, leaves), Gangs.of(job, count), tuple(parts))
+
+
+@FEW
+@given(wholes())
+def test_a_whole_plan_keeps_every_limit_or_says_which_does_not_fit(whole: Whole) -> None:
+    """Trees, floors, jobs, loops and tenants at once; there is no third answer."""
+    answer = whole.plan()
+    if isinstance(answer, Infeasible):
+        assert answer.shortfall_w > 0
+        assert len(answer.leaves)
+        return
+    problem = whole.gangs.promised(whole.site.leaves).problem()
+    assert (whole.site.tree.sums(answer.cap_w) <= whole.site.tree.budget_w).all()
+    assert (answer.cap_w >= problem.lo_w).all()
+    assert (answer.cap_w <= problem.hi_w).all()
+    assert (answer.work >= whole.site.leaves.floor_work - 1e-9).all()
+    for part in whole.parts:
+        assert (part.sums(answer.cap_w) <= part.most_w).all()
+        assert (part.sums(answer.cap_w) >= part.least_w).all()
+    assert answer.gap >= -1e-9
+
+
+@FEW
+@given(wholes(), st.floats(1.0, 1.3))
+def test_more_budget_buys_no_less_by_more_than_the_proven_gap(whole: Whole, factor: float) -> None:
+    """A search is not exact; what it may lose is what it says itself."""
+    less, more = whole.plan(), whole.plan(factor)
+    if isinstance(less, Infeasible):
+        return
+    assert not isinstance(more, Infeasible)
+    weight = whole.site.leaves.weight
+    assert weight @ more.work >= (weight @ less.work) * (1 - max(more.gap, 0.0) - 1e-9)
+
+
+@FEW
+@given(wholes())
+def test_a_whole_plan_does_not_depend_on_the_order_of_gpus(whole: Whole) -> None:
+    """The same work in all, up to the gap that both prove."""
+    order = np.random.default_rng(2).permutation(len(whole.site.leaves))
+    one, other = whole.plan(), whole.moved(order).plan()
+    assert isinstance(one, Infeasible) == isinstance(other, Infeasible)
+    if isinstance(one, Infeasible) or isinstance(other, Infeasible):
+        return
+    weight = whole.site.leaves.weight
+    assert weight[order] @ other.work >= (weight @ one.work) * (1 - 1e-6)

@@ -19,21 +19,31 @@ def node_prices(tree: PowerTree, log_price: Floats) -> Floats:
     return _shares(tree, np.exp(log_price))[0]
 
 
-def upper_bound(tree: PowerTree, budget_w: Floats, problem: Problem, log_price: Floats) -> float:
-    """No caps within these budgets give a higher utility than this, in weighted relative work."""
+def leaf_prices(tree: PowerTree, log_price: Floats) -> tuple[Floats, Floats]:
+    """Each node's own price (see `node_prices`), and what each leaf pays in all; caller's order."""
     own, paid = _shares(tree, np.exp(log_price))
-    priced = own > 0
-    price = tree.to_caller(paid)
+    return own, tree.to_caller(paid)
+
+
+def surplus(problem: Problem, price: Floats) -> Floats:
+    """The most that each leaf can leave of its value once it has paid this price for its watts."""
     # Best answer of each leaf to its price: closed form, held inside its bounds.
     base_w = problem.p0 * problem.natural_w
     usable_w = problem.natural_w - base_w
     with np.errstate(divide="ignore"):
-        log_ratio = np.log(problem.gamma * problem.weight) - np.log(usable_w) - np.log(price)
+        log_price = np.log(np.maximum(price, 0.0))  # below 0 (a promise to a group): take the most
+        log_ratio = np.log(problem.gamma * problem.weight) - np.log(usable_w) - log_price
     most = np.log((problem.hi_w - base_w) / usable_w)
     log_share = np.minimum(log_ratio / (1.0 - problem.gamma), most)
     cap_w = np.clip(base_w + usable_w * np.exp(log_share), problem.lo_w, problem.hi_w)
-    surplus = problem.weight * problem.work(cap_w) - price * cap_w
-    return float(surplus.sum() + own[priced] @ budget_w[priced])
+    return problem.weight * problem.work(cap_w) - price * cap_w
+
+
+def upper_bound(tree: PowerTree, budget_w: Floats, problem: Problem, log_price: Floats) -> float:
+    """No caps within these budgets give a higher utility than this, in weighted relative work."""
+    own, price = leaf_prices(tree, log_price)
+    priced = own > 0
+    return float(surplus(problem, price).sum() + own[priced] @ budget_w[priced])
 
 
 def gap(

@@ -1,101 +1,59 @@
 """From ratings in watts to caps and an order of commands; what does not fit is said, not broken."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interlock_servers.maxlps.allocator import dual
-from interlock_servers.maxlps.allocator.problem import Leaves
-from interlock_servers.maxlps.allocator.tree import NO_NODE, Floats, Ints, PowerTree
+from interlock_servers.maxlps.allocator import dual, gang, gang_dual, groups, misfit
+from interlock_servers.maxlps.allocator.gang import Gangs, GangSolution
+from interlock_servers.maxlps.allocator.group_prices import Groups
+from interlock_servers.maxlps.allocator.groups import GroupSolution
+from interlock_servers.maxlps.allocator.limits import (
+    MARGIN,
+    HostPower,
+    Ramp,
+    Reserve,
+    Supply,
+    gpu_budget_w,
+    ratings_w,
+)
+from interlock_servers.maxlps.allocator.misfit import Infeasible
+from interlock_servers.maxlps.allocator.problem import Leaves, Problem
+from interlock_servers.maxlps.allocator.tree import Floats, Ints, PowerTree
 from interlock_servers.maxlps.allocator.waterfill import Solution, waterfill
 from interlock_tools.errors import InvalidRequestError
 
-MARGIN = 0.03  # of a budget; enough for an in-band loop of 1 to 5 s, not for a BMC's 40 s
+__all__ = [
+    "MARGIN",
+    "CapPlan",
+    "Emergency",
+    "HostPower",
+    "Infeasible",
+    "Ramp",
+    "Supply",
+    "plan",
+]
+
+AnySolution = Solution | GroupSolution | GangSolution
 
 
 @dataclass(frozen=True)
-class HostPower:
-    """Power that a GPU cap does not reach.
-
-    Calibrated to public figures of an air-cooled 8x H100 server: 8.4 kW at full draw, 76 % of its
-    10.2 kW nameplate on average. Servers differ by more than any policy gains: measure yours.
+class Emergency:
+    """Caps to arm in the devices before the reserve of the feeds is used; they only lower.
 
     Attributes:
-        fixed_w: watts at each node that GPUs hang under directly (a server); or one value for each
-            node of the tree, where GPUs hang under something else.
-        slope: watts at the meter for one watt of GPU power; at least 1.
+        cap_w: cap of each GPU once feeds have failed, in watts; at most its cap in the plan.
+        work: relative work then, in [0, 1]; in a job, that of its slowest member.
+        floors_broken: GPUs whose promise these caps break; empty where the promises fit.
+        within_s: in how many seconds they must act, or a breaker opens.
     """
 
-    fixed_w: ArrayLike = 1600.0
-    slope: float = 1.22
-
-    def by_node(self, tree: PowerTree) -> Floats:
-        """Fixed watts under each node."""
-        fixed = np.asarray(self.fixed_w, dtype=np.float64)
-        if fixed.ndim not in (0, 1) or (fixed.ndim and fixed.shape != tree.budget_w.shape):
-            raise InvalidRequestError("host: fixed_w needs one value, or one for each node")
-        if not (np.isfinite(fixed).all() and (fixed >= 0).all() and 1 <= self.slope < np.inf):
-            raise InvalidRequestError("host: fixed_w must be at least 0 W and slope at least 1")
-        if not fixed.ndim:
-            fixed = np.where(np.bincount(tree.leaf_node, minlength=len(tree.names)) > 0, fixed, 0.0)
-        # Each node's watts are laid on its first leaf, so that they are summed like the leaves'.
-        by_leaf = np.zeros(tree.leaf_count)
-        out = np.zeros(len(tree.names))
-        for level in tree.levels:
-            by_leaf[level.starts] += level.pick(fixed, 0.0)
-            real = level.node != NO_NODE
-            out[level.node[real]] = np.add.reduceat(by_leaf, level.starts)[real]
-        return out
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """How fast the site's draw may follow a target.
-
-    Attributes:
-        target_w: what the site is asked to draw at most, in watts at the meter.
-        draw_w: what it draws now.
-        limit_w_per_s: most change in a second, up or down.
-        interval_s: seconds until the next plan.
-    """
-
-    target_w: float
-    draw_w: float
-    limit_w_per_s: float
-    interval_s: float
-
-    def bound_w(self) -> float:
-        """What the site may draw until the next plan: towards the target, as fast as allowed."""
-        values = (self.target_w, self.draw_w, self.limit_w_per_s, self.interval_s)
-        if not (np.isfinite(values).all() and min(values) >= 0 and self.target_w > 0):
-            raise InvalidRequestError(
-                "ramp: every value must be a number of at least 0, target above"
-            )
-        reach_w = self.limit_w_per_s * self.interval_s
-        return max(self.draw_w - reach_w, min(self.target_w, self.draw_w + reach_w))
-
-
-@dataclass(frozen=True)
-class Infeasible:
-    """The promised floors do not fit: shed or move work, or pause some; nothing was planned.
-
-    Attributes:
-        node: the lowest node that does not fit; of several, the one that lacks most.
-        budget_w: GPU watts that remain at this node after host power and margin (may be negative).
-        floors_w: GPU watts that the floors under it need.
-        shortfall_w: what is missing, in GPU watts.
-        leaves: GPUs under it that hold more than their device and curve need, for their promise;
-            where that would not help, all GPUs under it.
-        also: names of further nodes that do not fit.
-    """
-
-    node: str
-    budget_w: float
-    floors_w: float
-    shortfall_w: float
-    leaves: Ints
-    also: tuple[str, ...]
+    cap_w: Floats
+    work: Floats
+    floors_broken: Ints
+    within_s: float
 
 
 @dataclass(frozen=True)
@@ -104,7 +62,7 @@ class CapPlan:
 
     Attributes:
         cap_w: cap of each GPU, in watts.
-        work: relative work to expect of each GPU, in [0, 1].
+        work: relative work to expect of each GPU, in [0, 1]; in a job, that of its slowest member.
         gpu_w: sum of the caps under each node.
         gpu_budget_w: what that sum may be: budget less host power and margin.
         total_w: what each node draws at the meter when every GPU draws its cap.
@@ -113,6 +71,7 @@ class CapPlan:
         lower: GPUs to lower first, largest step first; those whose present cap is unknown too.
         raise_: GPUs to raise once every lower cap is confirmed, largest step first.
         solution: what a later plan of this tree can start from.
+        emergency: where the reserve of feeds is used: arm it before anything is raised.
     """
 
     cap_w: Floats
@@ -124,7 +83,8 @@ class CapPlan:
     gap: float
     lower: Ints
     raise_: Ints
-    solution: Solution
+    solution: AnySolution
+    emergency: Emergency | None = None
 
 
 def plan(
@@ -134,9 +94,14 @@ def plan(
     host: HostPower | None = None,
     margin: float = MARGIN,
     ramp: Ramp | None = None,
+    gangs: Gangs | None = None,
+    parts: Sequence[Groups] = (),
+    supplies: Sequence[Supply] = (),
+    reserve: Reserve = "kept",
+    emergency_s: float | None = None,
     present_cap_w: ArrayLike | None = None,
     deadband_w: float = 1.0,
-    previous: Solution | None = None,
+    previous: AnySolution | None = None,
 ) -> CapPlan | Infeasible:
     """Caps that maximise weighted work within every budget, keeping every floor.
 
@@ -146,79 +111,133 @@ def plan(
         host: power that the caps do not reach; by default that of an 8x H100 air-cooled server.
         margin: share of each budget, host power aside, that is left free, in [0, 1).
         ramp: a target of the site and how fast to follow it; never lifts the site's own budget.
+        gangs: which GPUs run in step; by default none does.
+        parts: groups that cut across the tree (loops, tenants); limits in GPU watts, no margin.
+        supplies: nodes carried by several feeds.
+        reserve: `kept`: a node may draw what its feeds carry after the worst loss. `used`: what all
+            of them carry; then the plan has emergency caps that fit after the loss.
+        emergency_s: how soon emergency caps act; needed where the reserve is used.
         present_cap_w: caps in force; NaN where unknown. Without it every cap counts as unknown.
         deadband_w: raises smaller than this are not worth a command.
-        previous: the last solution for this tree; the plan is the same, only sooner.
+        previous: the last solution for this tree, jobs and groups; the plan comes sooner.
 
     Raises:
         InvalidRequestError: an argument can never work; names it and why.
+        NotFoundError: a supply names a node that the tree does not have.
     """
-    if len(leaves) != tree.leaf_count:
-        raise InvalidRequestError(
-            f"leaves: {len(leaves)} GPUs are described, the tree has {tree.leaf_count}"
-        )
+    _check(tree, leaves, gangs, parts)
+    if gangs is not None:
+        leaves = gangs.promised(leaves)
     problem = leaves.problem()
     host = host or HostPower()
-    fixed_w = host.by_node(tree)
-    gpu_budget_w = _gpu_budget_w(tree, host, fixed_w, margin, ramp)
-    misfit = _misfit(tree, leaves, problem.lo_w, gpu_budget_w)
-    if misfit is not None:
-        return misfit
-    start = None if previous is None else previous.log_price
-    solution = waterfill(tree, gpu_budget_w, problem, start)
+    budget_w = gpu_budget_w(tree, ratings_w(tree, supplies, reserve), host, margin, ramp)
+    unfit = misfit.of_tree(tree, leaves, problem.lo_w, budget_w)
+    unfit = unfit or misfit.of_groups(parts, leaves, problem.lo_w)
+    if unfit is not None:
+        return unfit
+    solution, gap = _solve(tree, budget_w, problem, gangs, parts, previous)
+    if isinstance(solution, GroupSolution | GangSolution) and not solution.is_sound:
+        return misfit.of_promises(tree, budget_w, problem, parts, solution.short_w)
+    emergency = None
+    if supplies and reserve == "used":
+        least_w = gpu_budget_w(tree, ratings_w(tree, supplies, "kept"), host, margin, ramp)
+        within_s = _window_s(supplies, emergency_s)
+        failed = _emergency(tree, least_w, leaves, gangs, solution.cap_w, within_s)
+        if isinstance(failed, Infeasible):
+            return failed
+        emergency = failed
     gpu_w = tree.sums(solution.cap_w)
     lower, raise_ = _commands(solution.cap_w, present_cap_w, deadband_w)
+    priced = solution.priced if isinstance(solution, GangSolution) else solution
     return CapPlan(
         cap_w=solution.cap_w,
-        work=problem.work(solution.cap_w),
+        work=_work(problem, gangs, solution.cap_w),
         gpu_w=gpu_w,
-        gpu_budget_w=gpu_budget_w,
-        total_w=fixed_w + host.slope * gpu_w,
-        price=dual.node_prices(tree, solution.log_price),
-        gap=dual.gap(tree, gpu_budget_w, problem, solution.log_price, solution.cap_w),
+        gpu_budget_w=budget_w,
+        total_w=host.by_node(tree) + host.slope * gpu_w,
+        price=dual.node_prices(tree, priced.log_price),
+        gap=gap,
         lower=lower,
         raise_=raise_,
         solution=solution,
+        emergency=emergency,
     )
 
 
-def _gpu_budget_w(
-    tree: PowerTree, host: HostPower, fixed_w: Floats, margin: float, ramp: Ramp | None
-) -> Floats:
-    """GPU watts that each node has left."""
-    if not 0 <= margin < 1:
-        raise InvalidRequestError(f"margin: must be in [0, 1), not {margin:g}")
-    budget_w = tree.budget_w.copy()
-    if ramp is not None:
-        budget_w[tree.root] = min(budget_w[tree.root], ramp.bound_w())
-    left: Floats = (budget_w - fixed_w) * (1 - margin) / host.slope
-    return left
+def _check(tree: PowerTree, leaves: Leaves, gangs: Gangs | None, parts: Sequence[Groups]) -> None:
+    """Everything speaks of the same GPUs."""
+    counts = {"leaves": len(leaves)}
+    counts |= {"gangs": len(gangs.job)} if gangs is not None else {}
+    counts |= {f"parts: {part.names[0]}": len(part.group) for part in parts}
+    for name, count in counts.items():
+        if count != tree.leaf_count:
+            raise InvalidRequestError(
+                f"{name}: {count} GPUs are described, the tree has {tree.leaf_count}"
+            )
 
 
-def _misfit(
-    tree: PowerTree, leaves: Leaves, lo_w: Floats, gpu_budget_w: Floats
-) -> Infeasible | None:
-    """The lowest node whose floors exceed its budget, if any."""
-    floors_w = tree.sums(lo_w)
-    short = np.maximum(floors_w - gpu_budget_w, 0.0)
-    if not short.any():
-        return None
-    for level in tree.levels:
-        missing = level.pick(short, 0.0)
-        if missing.any():
-            node = int(level.node[np.argmax(missing)])
-            break
-    under = tree.leaves_under(node)
-    least_w = leaves.least_w()[under]
-    holding = under[lo_w[under] > least_w]
-    return Infeasible(
-        node=tree.names[node],
-        budget_w=float(gpu_budget_w[node]),
-        floors_w=float(floors_w[node]),
-        shortfall_w=float(short[node]),
-        leaves=holding if least_w.sum() <= gpu_budget_w[node] else under,
-        also=tuple(tree.names[i] for i in np.flatnonzero(short) if i != node),
-    )
+def _solve(
+    tree: PowerTree,
+    budget_w: Floats,
+    problem: Problem,
+    gangs: Gangs | None,
+    parts: Sequence[Groups],
+    previous: AnySolution | None,
+) -> tuple[AnySolution, float]:
+    """The simplest solver that knows of everything that is there, and its proven distance."""
+    if gangs is not None and gangs.count:
+        known = previous if isinstance(previous, GangSolution) else None
+        team = gang.solve(tree, budget_w, problem, gangs, parts, start=known)
+        bound = gang_dual.upper_bound(tree, budget_w, problem, gangs, team.priced, parts)
+        return team, (bound - gangs.utility(problem, team.cap_w)) / bound
+    if parts:
+        before = previous if isinstance(previous, GroupSolution) else None
+        grouped = groups.solve(tree, budget_w, problem, parts, before)
+        bound = groups.upper_bound(tree, budget_w, problem, parts, grouped)
+        return grouped, (bound - problem.utility(grouped.cap_w)) / bound
+    price = previous.log_price if isinstance(previous, Solution) else None
+    plain = waterfill(tree, budget_w, problem, price)
+    return plain, dual.gap(tree, budget_w, problem, plain.log_price, plain.cap_w)
+
+
+def _work(problem: Problem, gangs: Gangs | None, cap_w: Floats) -> Floats:
+    """Relative work of each GPU; in a job, that of its slowest."""
+    return problem.work(cap_w) if gangs is None else gangs.work(problem, cap_w)
+
+
+def _window_s(supplies: Sequence[Supply], emergency_s: float | None) -> float:
+    """Seconds that the weakest of the surviving feeds gives, if the caps can act in them."""
+    window_s = min(supply.window_s for supply in supplies)
+    if emergency_s is None or not 0 <= emergency_s <= window_s:
+        raise InvalidRequestError(
+            "emergency_s: the reserve may be used only where emergency caps act before the feeds "
+            f"left open: within {window_s:g} s, not {emergency_s}"
+        )
+    return window_s
+
+
+def _emergency(
+    tree: PowerTree,
+    budget_w: Floats,
+    leaves: Leaves,
+    gangs: Gangs | None,
+    cap_w: Floats,
+    within_s: float,
+) -> Emergency | Infeasible:
+    """One set of caps that fits whichever feeds fail; promises go where they do not fit."""
+    kept = replace(leaves.problem(), hi_w=cap_w)
+    if misfit.of_tree(tree, leaves, kept.lo_w, budget_w) is not None:
+        kept = replace(kept, lo_w=leaves.least_w())
+        unfit = misfit.of_tree(tree, leaves, kept.lo_w, budget_w, "failover")
+        if unfit is not None:
+            return unfit
+    if gangs is not None and gangs.count:
+        safe_w = gang.solve(tree, budget_w, kept, gangs).cap_w
+    else:
+        safe_w = waterfill(tree, budget_w, kept).cap_w
+    safe_w = np.minimum(safe_w, cap_w)
+    work = _work(kept, gangs, safe_w)
+    return Emergency(safe_w, work, np.flatnonzero(work < leaves.floor_work * (1 - 1e-9)), within_s)
 
 
 def _commands(
