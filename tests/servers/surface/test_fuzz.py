@@ -17,7 +17,7 @@ from tests.servers.sites import Lab, open_lab
 from tests.servers.surface.schema_values import Values
 
 TOO_LONG_S = 20.0
-FITTING, AGAINST = 6, 14  # of each tool, on each server
+FITTING, AGAINST = 5, 10  # of each tool, on each server
 SEED = 20_260_728
 INVALID_PARAMS = -32602
 # What a model is told is ours, in one line, and no crash: neither its name nor where it was.
