@@ -2,7 +2,7 @@
 
 import sys
 
-from interlock_console.cli import main
+from interlock_console.start import main
 
 if __name__ == "__main__":
     sys.argv[1:] = ["serve", "--stdio", *sys.argv[1:]]

@@ -51,9 +51,10 @@ def in_force(engine: Engine) -> list[object]:
         )
 
 
-def test_a_new_store_is_what_the_code_works_with(engine: Engine) -> None:
+@pytest.mark.parametrize("to", [None, newest()], ids=["made", "by revisions"])
+def test_a_new_store_is_what_the_code_works_with(engine: Engine, to: str | None) -> None:
     """Revisions are written by hand: nothing may be forgotten in them."""
-    migrate(engine)
+    migrate(engine, to)
 
     assert version(engine) == newest()
     assert in_force(engine) == []
