@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFORMANCE := build/conformance
 
-.PHONY: help demo test conformance check fmt bench chaos policy lock golden clean
+.PHONY: help demo test conformance check fmt bench powerbench twin chaos policy lock golden clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -54,6 +54,12 @@ fmt: $(STAMP)   ## format and fix what can be fixed
 
 bench: $(STAMP) ## speeds and ratios into reports/bench.json
 	@$(BIN)/python -m interlock_evals.bench $(BENCH)
+
+powerbench: $(STAMP) ## caps against the simple policies into reports/powerbench.json; POWERBENCH=--quick for a minute
+	@$(BIN)/python -m interlock_evals.powerbench $(POWERBENCH)
+
+twin: $(STAMP)  ## the plant against public numbers into reports/twin.json; needs INTERLOCK_DATA
+	@$(BIN)/python -m interlock_evals.twin $(TWIN)
 
 chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.json; 20 minutes
 	@$(BIN)/python -m interlock_evals.chaos $(CHAOS)

@@ -115,6 +115,9 @@ def plant(
     site: Annotated[
         str, typer.Option(help="lab, hall, site100mw, or a file that describes a site")
     ] = "lab",
+    scenario: Annotated[
+        Path | None, typer.Option(help="a file that says what goes wrong, and when")
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option(help="also write settings that attach `up` to it")
     ] = None,
@@ -130,6 +133,7 @@ def plant(
             addresses,
             settings,
             site=site,
+            scenario=scenario,
             rate=rate,
             broker=broker,
             broker_url=broker_url,

@@ -13,7 +13,7 @@ import anyio
 from rich.console import Console
 
 from interlock_console.settings import InterlockSettings, local_person, roles_of_user
-from interlock_evals.factory import Addresses, running_factory
+from interlock_evals.factory import Addresses, running_factory, scenario_in
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.checkpoint_sink import SinkSettings
 from interlock_servers.serving import agent_principal, serve_http, serve_stdio
@@ -93,6 +93,7 @@ async def run_plant(
     settings_file: Path | None,
     *,
     site: str = "lab",
+    scenario: Path | None = None,
     rate: float,
     broker: Kind | None,
     broker_url: str | None,
@@ -102,11 +103,14 @@ async def run_plant(
     `settings_file` receives settings that attach a site to it as to a real one.
 
     Raises:
-        InvalidRequestError: there is no such site.
+        InvalidRequestError: there is no such site or scenario.
         UnavailableError: the broker did not start, or the one named does not answer.
     """
+    told = None if scenario is None else scenario_in(scenario)
     clock = ScaledClock.starting_now(SystemClock().now(), rate)
-    async with running_factory(clock, site=site, broker=broker, broker_url=broker_url) as factory:
+    async with running_factory(
+        clock, site=site, scenario=told, broker=broker, broker_url=broker_url
+    ) as factory:
         factory.addresses.save(file)
         try:
             console.print(f"factory {factory.addresses.site_id}: addresses in {file}")

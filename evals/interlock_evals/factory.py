@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from interlock_plant.jobs import jobs_of
 from interlock_plant.load import SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
+from interlock_plant.scenario import Scenario, parse_scenario
 from interlock_plant.site import SiteSpec
 from interlock_plant.site_file import SHIPPED, parse_site, shipped_site
 from interlock_plant.trace import RequestTrace
@@ -135,6 +136,20 @@ def site_of(name: str) -> SiteSpec:
         raise InvalidRequestError(f"{name}: {error}") from error
 
 
+def scenario_in(path: Path) -> Scenario:
+    """The scenario in this file.
+
+    Raises:
+        InvalidRequestError: it cannot be read, or holds none.
+    """
+    try:
+        return parse_scenario(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error}") from error
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{path}: {error}") from error
+
+
 @asynccontextmanager
 async def running_factory(
     clock: ScaledClock,
@@ -142,17 +157,18 @@ async def running_factory(
     site: str = "lab",
     seed: int = 0,
     trace: RequestTrace | None = None,
+    scenario: Scenario | None = None,
     broker: Kind | None = None,
     broker_url: str | None = None,
 ) -> AsyncIterator[Factory]:
     """A site that runs until the block ends: a shipped one by name, or a file's.
 
-    `trace` drives its serving load.
+    `trace` drives its serving load; `scenario` says what goes wrong, from the start of the clock.
 
     It brings a broker of its own, of the kind `broker`, unless `broker_url` names one that runs.
 
     Raises:
-        InvalidRequestError: there is no such site.
+        InvalidRequestError: there is no such site, or the scenario is for another one.
         UnavailableError: the broker did not start or does not answer.
     """
     spec = site_of(site)
@@ -161,6 +177,8 @@ async def running_factory(
     if trace is not None:
         load = TraceLoad(jobs, trace, load)
     plant = Plant(spec, jobs, seed=seed, start=clock.now(), load=load)
+    if scenario is not None:
+        scenario.prepare(plant)
     isv_key, agent_key = make_key(f"{ISV}-1"), make_key(f"{AGENT}-1")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-")))
@@ -189,19 +207,23 @@ async def running_factory(
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(exchange.run)
-        tasks.start_soon(_run_plant, plant, agent, clock)
+        tasks.start_soon(_run_plant, plant, agent, clock, scenario)
         try:
             yield Factory(plant, exchange, dps, grid, agent, addresses, clock)
         finally:
             tasks.cancel_scope.cancel()
 
 
-async def _run_plant(plant: Plant, agent: FlexAgentTwin, clock: Clock) -> None:
+async def _run_plant(
+    plant: Plant, agent: FlexAgentTwin, clock: Clock, scenario: Scenario | None
+) -> None:
     """Keep the plant at the clock's second, and the Flex Agent with it."""
     while True:
         for _ in range(CATCH_UP_STEPS):
             if plant.now >= clock.now():
                 break
+            if scenario is not None:
+                scenario.announce_due(plant, plant.second)
             plant.step()
             try:
                 await agent.step()

@@ -1,6 +1,6 @@
 """What runs where: jobs, their classes, and the placements that the house uses.
 
-A job holds whole GPUs from start to end; queues and schedulers are not part of the plant yet.
+A job holds whole GPUs. These hold theirs from start to end, unless `lifecycle` moves them.
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from interlock_plant.arrays import Ints
-from interlock_plant.parameters import WORK, JobClass
+from interlock_plant.arrays import Floats, Ints
+from interlock_plant.parameters import MEMORY_BOUND_CORE, WORK, JobClass
 from interlock_plant.site import SiteSpec
 from interlock_tools.errors import InvalidRequestError
 
@@ -25,6 +25,7 @@ class Job:
         weight: value of one GPU-second of its work.
         floor_work: relative throughput in (0, 1] that it must keep, or None.
         is_checkpointable: whether its state can be saved, so that a pause loses nothing.
+        is_memory_bound: it streams memory, which warms the core less for the same power.
     """
 
     job_id: str
@@ -34,6 +35,7 @@ class Job:
     weight: float = 1.0
     floor_work: float | None = None
     is_checkpointable: bool = True
+    is_memory_bound: bool = False
 
     @property
     def is_gang(self) -> bool:
@@ -75,6 +77,14 @@ def job_of_gpu(site: SiteSpec, jobs: Sequence[Job]) -> Ints:
     return index
 
 
+def core_factor(jobs: Sequence[Job], job_of: Ints) -> Floats | None:
+    """Per GPU, how much its core warms for its power; None where every job is as usual."""
+    if not any(job.is_memory_bound for job in jobs):
+        return None
+    factors = [MEMORY_BOUND_CORE if job.is_memory_bound else 1.0 for job in jobs]
+    return np.array([*factors, 1.0])[job_of]
+
+
 # (name, tenant, class, nodes, weight), in the order of the nodes: the lab's 64. By GPUs that is
 # 45 % training, 25 % batch, 25 % serving, 5 % development. Racks differ, as in life.
 _LAB: Final = (
@@ -101,12 +111,35 @@ def lab_jobs(site: SiteSpec) -> tuple[Job, ...]:
 
 
 def hall_jobs(site: SiteSpec) -> tuple[Job, ...]:
-    """The lab's mix, repeated along the nodes of a hall; nodes left over at the end stay idle."""
-    repeats = len(site.nodes) // sum(entry[3] for entry in _LAB)
+    """The lab's mix, repeated along the nodes of a hall.
+
+    Spares, and nodes left over at the end, stay idle. A site of fewer than 64 nodes gets the same
+    mix in small: each job at least one node, in order, as long as there are any.
+    """
+    usable = int(np.flatnonzero(~site.is_spare).size)
+    lab_nodes = sum(entry[3] for entry in _LAB)
+    if usable < lab_nodes:
+        return _small(site, usable / lab_nodes, usable)
     placed: list[Job] = []
-    for number in range(repeats):
-        placed += _place(site, _LAB, suffix=f"-{number + 1:02d}", first_node=number * 64)
+    for number in range(usable // lab_nodes):
+        placed += _place(site, _LAB, suffix=f"-{number + 1:02d}", first_node=number * lab_nodes)
     return tuple(placed)
+
+
+def jobs_of(site: SiteSpec) -> tuple[Job, ...]:
+    """The house's mix on any site: the lab's own jobs on 64 nodes, `hall_jobs` elsewhere."""
+    is_lab = int(np.flatnonzero(~site.is_spare).size) == sum(entry[3] for entry in _LAB)
+    return lab_jobs(site) if is_lab else hall_jobs(site)
+
+
+def _small(site: SiteSpec, scale: float, usable: int) -> tuple[Job, ...]:
+    plan = []
+    for name, tenant_id, job_class, node_count, weight in _LAB:
+        size = min(max(round(node_count * scale), 1), usable)
+        if size:
+            plan.append((name, tenant_id, job_class, size, weight))
+            usable -= size
+    return _place(site, plan, suffix="")
 
 
 def _place(
@@ -116,19 +149,19 @@ def _place(
     suffix: str,
     first_node: int = 0,
 ) -> tuple[Job, ...]:
+    nodes = np.flatnonzero(~site.is_spare)
     needed = first_node + sum(entry[3] for entry in plan)
-    if needed > len(site.nodes):
-        raise InvalidRequestError(f"{site.name} has {len(site.nodes)} nodes, {needed} are needed")
+    if needed > len(nodes):
+        raise InvalidRequestError(f"{site.name} has {len(nodes)} nodes, {needed} are needed")
     placed: list[Job] = []
-    first_gpu = np.searchsorted(site.node_of_gpu, np.arange(len(site.nodes) + 1))
     for name, tenant_id, job_class, node_count, weight in plan:
-        gpus = range(int(first_gpu[first_node]), int(first_gpu[first_node + node_count]))
+        gpus = gpus_of(site, nodes[first_node : first_node + node_count])
         placed.append(
             Job(
                 job_id=name + suffix,
                 tenant_id=tenant_id,
                 job_class=job_class,
-                gpu_indices=tuple(gpus),
+                gpu_indices=tuple(gpus.tolist()),
                 weight=weight,
                 floor_work=WORK[job_class].floor_work,
                 is_checkpointable=job_class in (JobClass.TRAIN, JobClass.BATCH),
@@ -136,3 +169,10 @@ def _place(
         )
         first_node += node_count
     return tuple(placed)
+
+
+def gpus_of(site: SiteSpec, nodes: Ints) -> Ints:
+    """The GPUs of these nodes, in order."""
+    if not nodes.size:
+        return np.zeros(0, dtype=np.int64)
+    return np.concatenate([np.arange(site.first_gpu[n], site.first_gpu[n + 1]) for n in nodes])

@@ -87,14 +87,15 @@ class TraceLoad:
     def __init__(self, jobs: Sequence[Job], trace: RequestTrace, elsewhere: Load) -> None:
         self._serving = np.array([job.job_class is JobClass.SERVING for job in jobs])
         self._elsewhere = elsewhere
-        self._u = _trace_load(trace)
+        self._u = trace_load(trace)
 
     def at(self, second: int) -> Floats:
         """`u` of each job."""
         return np.where(self._serving, self._u[second % len(self._u)], self._elsewhere.at(second))
 
 
-def _trace_load(trace: RequestTrace) -> Floats:
+def trace_load(trace: RequestTrace) -> Floats:
+    """`u` of each second of a trace, as `TraceLoad` replays it."""
     second = trace.arrival_s.astype(np.int64)
     tokens = trace.context_tokens + trace.generated_tokens
     rate = np.bincount(second, weights=tokens)

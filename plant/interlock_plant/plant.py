@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from interlock_plant.arrays import Bools, Floats, Ints
+from interlock_plant.commands import Commands
 from interlock_plant.electrical import ElectricalModel
-from interlock_plant.faults import Fault, FaultKind, FaultModel
-from interlock_plant.jobs import Job, check_jobs
+from interlock_plant.faults import FaultKind, FaultModel
+from interlock_plant.grid import GridState, limit_w
+from interlock_plant.jobs import Job, check_jobs, core_factor
+from interlock_plant.lifecycle import JobRequest, LifeModel
 from interlock_plant.load import Load
-from interlock_plant.observed import Observed, PlantState
-from interlock_plant.parameters import LEAKAGE_REFERENCE_C, STEP_S
+from interlock_plant.parameters import LEAKAGE_REFERENCE_C, PLANNING_STEP_S, STEP_S
 from interlock_plant.power import PowerModel
 from interlock_plant.score import Score, ScoreModel
 from interlock_plant.site import SiteSpec
+from interlock_plant.state import PlantState
+from interlock_plant.swing import NodeLoad
 from interlock_plant.thermal import CoolingModel
 from interlock_tools.errors import InvalidRequestError
 
@@ -36,20 +39,32 @@ class Snapshot:
     state: PlantState
 
 
-class Plant(Observed):
+class Plant(Commands):
     """A running factory. It starts uncapped, steady and without faults at the load of second 0."""
 
     def __init__(
-        self, site: SiteSpec, jobs: Sequence[Job], *, seed: int, start: datetime, load: Load
+        self,
+        site: SiteSpec,
+        jobs: Sequence[Job],
+        *,
+        seed: int,
+        start: datetime,
+        load: Load,
+        queue: Sequence[JobRequest] = (),
+        recovers: bool = False,
     ) -> None:
         """Build the plant.
 
         Args:
             site: what stands where.
-            jobs: what runs where; each GPU at most once.
-            seed: of silicon spread and command delays.
+            jobs: what runs where from the start; each GPU at most once.
+            seed: of silicon and chassis spread, command delays and checkpoints.
             start: aware; the moment of second 0.
-            load: how hard each of `jobs` works.
+            load: how hard each of `jobs` works, and then each of `queue`; those of the queue that
+                it says nothing of work fully.
+            queue: work that arrives later, takes free nodes and ends.
+            recovers: whether somebody moves gangs from lost nodes to spares. Otherwise they stand
+                until what they lost comes back, and then go on where they were.
 
         Raises:
             InvalidRequestError: `start` is naive, the jobs do not fit the site, or the load is of
@@ -58,25 +73,33 @@ class Plant(Observed):
         if start.utcoffset() is None:
             raise InvalidRequestError("start must be an aware moment")
         check_jobs(site, jobs)
-        if load.at(0).shape != (len(jobs),):
+        if load.at(0).shape not in ((len(jobs),), (len(jobs) + len(queue),)):
             raise InvalidRequestError(f"the load must give one u for each of {len(jobs)} jobs")
         self.site = site
-        self.jobs = tuple(jobs)
         self.seed = seed
         self.start = start.astimezone(UTC)
         self._load = load
-        self._job_place = {job.job_id: place for place, job in enumerate(self.jobs)}
-        self._power = PowerModel(site, jobs, seed=seed)
+        self._node_load = load if isinstance(load, NodeLoad) else None
+        self._recovers = recovers
+        self._life = LifeModel(site, jobs, queue, seed=seed)
+        self._idle_u = np.append(np.ones(len(self._life.roster) - len(load.at(0))), 0.0)
+        self._lives = bool(queue) or recovers
+        self._power = PowerModel(site, seed=seed)
         self._cooling = CoolingModel(site)
-        self._electrical = ElectricalModel(site)
-        self._faults = FaultModel(site)
-        self._scoring = ScoreModel(site, self.jobs)
-        self._state = self._settle()
+        self._electrical = ElectricalModel(site, seed=seed)
+        self._faults = FaultModel(site, seed=seed)
+        self._scoring = ScoreModel(site)
+        self._settle()
 
     @property
     def now(self) -> datetime:
         """The present moment, aware, in UTC."""
         return self.start + timedelta(seconds=self._state.second * STEP_S)
+
+    @property
+    def second(self) -> int:
+        """Seconds since the start."""
+        return self._state.second
 
     @property
     def score(self) -> Score:
@@ -85,142 +108,63 @@ class Plant(Observed):
 
     def step(self) -> None:
         """Advance one second."""
+        self._advance(STEP_S)
+
+    def step_minute(self) -> None:
+        """Advance one planning step of 60 s: mean load, no transients, faults at its beginning.
+
+        Energy agrees with sixty steps; peaks, overshoot and the second of a trip do not.
+        """
+        self._advance(PLANNING_STEP_S)
+
+    def _advance(self, duration_s: float) -> None:
         state, power, cooling = self._state, self._state.power, self._state.cooling
         faults, electrical = state.faults, state.electrical
-        if faults.waiting and self._faults.begin_due(faults, self.now, state.second, self.meter_w):
-            self._relight()
+        self._let_faults_come_and_go()
+        if state.grid.events:
+            self._follow_grid()
 
-        state.load_u = self._load_at(state.second)
-        power.natural_w = self._power.natural_w(state.load_u, cooling.core_c, self._running())
-        reach_w = self._cooling.throttle(cooling, power.natural_w, self._power.idle_w)
-        self._power.step(power, reach_w, self.gpu_is_lit, faults.obeys)
-
-        self._electrical.add_up(electrical, power.power_w)
-        flow_share = self._faults.flow_share(faults, state.second)
-        state.job_work = self._scoring.job_work(self._gpu_work(), state.job_running)
-        self._scoring.count(
-            state.score, state.job_work, state.load_u[:-1], electrical, state.site_limit_w
+        state.load_u = self._load_over(state.second, round(duration_s))
+        power.natural_w = self._power.natural_w(
+            state.load_u, cooling.core_c, self._running(), self._ripple(state.second)
         )
-        gpus_shut_off = self._cooling.step(cooling, power.power_w, electrical.rack_w, flow_share)
-        breakers_tripped = self._electrical.step_breakers(electrical)
-        if gpus_shut_off or breakers_tripped:
+        reach_w = self._cooling.throttle(cooling, power.natural_w, self._power.idle_w)
+        reach_w = self._power.slowed_w(power, reach_w)
+        self._power.step(power, reach_w, self.gpu_is_lit, faults.obeys, duration_s)
+
+        self._electrical.add_up(electrical, power.power_w, cooling.pump_w)
+        self._electrical.step_storage(electrical, duration_s)
+        state.job_work = self._scoring.job_work(self._gpu_work(), state.life.running)
+        load_u = state.load_u[:-1]
+        state.backlog_s = self._scoring.step_backlog(
+            state.backlog_s, state.job_work, load_u, duration_s
+        )
+        self._scoring.count(
+            state.score, state.job_work, load_u, electrical, state.site_limit_w, duration_s
+        )
+        pumps_lit = self._electrical.pumps_lit(electrical)
+        gpus_shut_off = self._cooling.step(
+            cooling,
+            power.power_w,
+            electrical.node_w,
+            self._faults.pump_share(faults, pumps_lit),
+            self._faults.valve_share(faults, state.second),
+            faults.fouled_k,
+            duration_s,
+        )
+        if self._electrical.step_protection(electrical, duration_s) or gpus_shut_off:
             self._relight()
-        state.second += 1
-
-    # --- commands ---
-
-    def command_caps(self, gpu_index: ArrayLike, cap_w: ArrayLike) -> None:
-        """Set power caps; each follows after .1 to 1 s. GPUs that are dark do not hear it.
-
-        Args:
-            gpu_index: one GPU index or several, each once.
-            cap_w: one cap for all of them, or one each.
-
-        Raises:
-            InvalidRequestError: an unknown or repeated GPU, or a cap outside the GPU's limits;
-                nothing was done.
-        """
-        gpus = self._gpus(gpu_index)
-        caps_w = np.asarray(cap_w, dtype=np.float64)
-        if caps_w.ndim > 1 or caps_w.size not in (1, gpus.size):
-            raise InvalidRequestError(
-                f"cap_w holds {caps_w.size} values for {gpus.size} GPUs; give one, or one each"
-            )
-        caps_w = np.broadcast_to(caps_w.reshape(-1), gpus.shape)
-        low_w, high_w = self.site.gpu.cap_min_w, self.site.gpu.cap_max_w
-        wrong = np.flatnonzero(~((caps_w >= low_w) & (caps_w <= high_w)))
-        if wrong.size:
-            raise InvalidRequestError(
-                f"cap_w {caps_w[wrong[0]]} for GPU {gpus[wrong[0]]} is not in"
-                f" {low_w:.0f}..{high_w:.0f} W"
-            )
-        heard = self.gpu_is_lit[gpus]
-        self._power.command(self._state.power, gpus[heard], caps_w[heard], self._state.rng)
-
-    def clear_caps(self, gpu_index: ArrayLike) -> None:
-        """Set caps back to the GPU's greatest; as `command_caps`."""
-        self.command_caps(gpu_index, self.site.gpu.cap_max_w)
-
-    def pause(self, job_id: str) -> None:
-        """Stop a job where it stands; its GPUs idle. Pausing twice is the same as once.
-
-        Raises:
-            InvalidRequestError: there is no such job.
-        """
-        self._set_running(job_id, False)
-
-    def resume(self, job_id: str) -> None:
-        """Let a paused job go on.
-
-        Raises:
-            InvalidRequestError: there is no such job.
-        """
-        self._set_running(job_id, True)
-
-    def set_site_limit_w(self, limit_w: float | None) -> None:
-        """Set the target that the score holds the site to, or None. It forces nothing.
-
-        Raises:
-            InvalidRequestError: the limit is not a positive number.
-        """
-        if limit_w is not None and not (np.isfinite(limit_w) and limit_w > 0):
-            raise InvalidRequestError(f"limit_w must be a positive number, not {limit_w}")
-        self._state.site_limit_w = limit_w
-
-    def close_breaker(self, breaker_id: str) -> None:
-        """Close the breaker of a PDU or feed; a breaker that is still hot may trip again at once.
-
-        Raises:
-            InvalidRequestError: there is no such PDU or feed.
-        """
-        electrical = self._state.electrical
-        if breaker_id in self.site.pdu_ids:
-            electrical.pdu_breakers.close(self.site.pdu_ids.index(breaker_id))
-        elif breaker_id in self.site.feed_ids:
-            electrical.feed_breakers.close(self.site.feed_ids.index(breaker_id))
-        else:
-            raise InvalidRequestError(f"{self.site.name} has no breaker {breaker_id!r}")
-        self._relight()
-
-    def inject(self, fault: Fault) -> None:
-        """Let a fault happen, now or at its moment.
-
-        Raises:
-            InvalidRequestError: no such target, or its moment is past; nothing was done.
-        """
-        self._faults.check(fault, self.now)
-        faults = self._state.faults
-        if fault.at is not None:
-            faults.waiting = (*faults.waiting, fault)
-            return
-        self._faults.begin(faults, fault, self._state.second, self.meter_w)
-        self._relight()
-
-    def repair(self, kind: FaultKind, target_id: str) -> None:
-        """End a fault. Repairing a node or a leak also restarts GPUs that heat had shut off.
-
-        Raises:
-            InvalidRequestError: there is no such fault.
-        """
-        state = self._state
-        self._faults.repair(state.faults, kind, target_id)
-        if kind is FaultKind.CAP_IGNORED:
-            power = state.power
-            settled = state.faults.obeys & (power.delay_left_s <= 0.0)
-            power.cap_effective_w = np.where(settled, power.cap_set_w, power.cap_effective_w)
-        if kind is FaultKind.NODE_DOWN:
-            there = self.site.node_of_gpu == self.site.node_ids.index(target_id)
-            state.cooling.shut_off = state.cooling.shut_off & ~there
-        if kind is FaultKind.LEAK:
-            there = self.site.rack_of_gpu == self.site.rack_ids.index(target_id)
-            state.cooling.shut_off = state.cooling.shut_off & ~there
-        self._relight()
+        if self._lives and self._life.step(
+            state.life, state.second, state.job_work * load_u, duration_s, self._sick()
+        ):
+            self._bind()
+        state.second += round(duration_s)
 
     # --- snapshots ---
 
     def snapshot(self) -> Snapshot:
         """The whole state now, apart from the load, which is a function of time."""
-        return Snapshot(self.site, self.jobs, self.seed, copy.deepcopy(self._state))
+        return Snapshot(self.site, self._life.roster, self.seed, copy.deepcopy(self._state))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot; the same commands then lead to the same seconds, bit by bit.
@@ -228,15 +172,22 @@ class Plant(Observed):
         Raises:
             InvalidRequestError: it was taken of another site, other jobs or another seed.
         """
-        if (snapshot.site, snapshot.jobs, snapshot.seed) != (self.site, self.jobs, self.seed):
+        if (snapshot.site, snapshot.jobs, snapshot.seed) != (
+            self.site,
+            self._life.roster,
+            self.seed,
+        ):
             raise InvalidRequestError("the snapshot was taken of another plant")
         self._state = copy.deepcopy(snapshot.state)
+        self._bind()
 
     # --- inside ---
 
-    def _settle(self) -> PlantState:
-        """The steady state at the load of second 0: draw and temperature agree."""
-        load_u = self._load_at(0)
+    def _settle(self) -> None:
+        """Take up the steady state at the load of second 0: draw and temperature agree."""
+        life = self._life.fresh()
+        self._take_placement(self._life.placed(life), life.job_of_gpu)
+        load_u = self._load_over(0, 1)
         electrical = self._electrical.fresh()
         natural_w = self._power.natural_w(load_u, np.full(self.site.gpu_count, LEAKAGE_REFERENCE_C))
         for _ in range(5):  # the leakage feedback shrinks tenfold each time
@@ -244,14 +195,16 @@ class Plant(Observed):
             self._electrical.add_up(electrical, power.power_w)
             cooling = self._cooling.settled(power.power_w, electrical.rack_w)
             natural_w = self._power.natural_w(load_u, cooling.core_c)
-        running = np.ones(len(self.jobs), dtype=np.bool_)
-        return PlantState(
+        self._electrical.add_up(electrical, power.power_w, cooling.pump_w)
+        self._state = PlantState(
             second=0,
             rng=np.random.default_rng([self.seed, 0]),
             load_u=load_u,
-            job_running=running,
-            job_work=self._scoring.job_work(power.work, running),
+            job_work=self._scoring.job_work(power.work, life.running),
+            backlog_s=np.zeros(len(self._life.roster)),
             site_limit_w=None,
+            life=life,
+            grid=GridState(),
             power=power,
             cooling=cooling,
             electrical=electrical,
@@ -259,39 +212,78 @@ class Plant(Observed):
             score=self._scoring.zero(),
         )
 
-    def _load_at(self, second: int) -> Floats:
-        return np.append(self._load.at(second), 0.0)
+    def _bind(self) -> None:
+        """Tell every part what runs where now."""
+        life = self._state.life
+        self._take_placement(self._life.placed(life), life.job_of_gpu)
+
+    def _take_placement(self, roster: tuple[Job, ...], of_gpu: Ints) -> None:
+        self._power.bind(roster, of_gpu)
+        self._cooling.bind(core_factor(roster, of_gpu))
+        self._scoring.bind(roster, of_gpu)
+        self._placed = [place for place, job in enumerate(roster) if job.gpu_indices]
+        self._is_static = len(self._placed) == len(roster)
+        self.jobs = tuple(roster[place] for place in self._placed)
+
+    def _load_over(self, second: int, seconds: int) -> Floats:
+        """Mean `u` per job of the roster, and of idle GPUs, over some seconds."""
+        load_u = self._load.at(second)
+        if seconds > 1:
+            rows = [self._load.at(at) for at in range(second, second + seconds)]
+            load_u = np.mean(rows, axis=0)
+        return np.concatenate([load_u, self._idle_u])
+
+    def _ripple(self, second: int) -> Floats | None:
+        """What each GPU adds to its job's load."""
+        if self._node_load is None:
+            return None
+        return self._node_load.nodes_at(second)[self.site.node_of_gpu]
 
     def _running(self) -> Bools | None:
-        """Per GPU, or None while nothing is paused."""
-        if self._state.job_running.all():
+        """Per GPU, or None while everything runs."""
+        running, stalled = self._state.life.running, self._state.faults.gpu_stalled
+        all_run, none_stalls = bool(running.all()), not stalled.any()
+        if all_run and none_stalls:
             return None
-        return np.append(self._state.job_running, True)[self._power.job_of_gpu]
+        by_gpu = np.append(running, True)[self._power.job_of_gpu]
+        return by_gpu if none_stalls else by_gpu & ~stalled
 
-    def _set_running(self, job_id: str, running: bool) -> None:
-        if job_id not in self._job_place:
-            raise InvalidRequestError(f"there is no job {job_id!r}")
-        self._state.job_running = self._state.job_running.copy()
-        self._state.job_running[self._job_place[job_id]] = running
+    def _let_faults_come_and_go(self) -> None:
+        state = self._state
+        faults = state.faults
+        for kind, target_id in self._faults.ended(faults, state.second) if faults.ends_s else ():
+            self.repair(kind, target_id)
+        known = faults.active
+        if faults.waiting and self._faults.begin_due(faults, self.now, state.second, self.meter_w):
+            for fault in faults.active[len(known) :]:
+                self._after_fault(fault.kind, fault.target_id, begins=True)
+            self._relight()
+
+    def _follow_grid(self) -> None:
+        state = self._state
+        says, limit = limit_w(state.grid, state.second, state.electrical.site_w)
+        if says:
+            state.site_limit_w = limit
+
+    def _sick(self) -> Bools | None:
+        """Per node, whether it cannot work; None where nobody looks after lost nodes.
+
+        A crash is over as soon as its job begins again: somebody restarts it in place.
+        """
+        if not self._recovers:
+            return None
+        state = self._state
+        for fault in [f for f in state.faults.active if f.kind is FaultKind.SOFTWARE]:
+            self._life.crash(state.life, self.site.node_places[fault.target_id])
+            self.repair(fault.kind, fault.target_id)
+        bad = ~self.gpu_is_lit | state.faults.gpu_stalled
+        return np.logical_or.reduceat(bad, self.site.first_gpu[:-1])
 
     def _relight(self) -> None:
         """Work out who has power; whoever has lost it forgets its caps."""
         state = self._state
-        self._electrical.light(state.electrical, state.faults.node_down)
+        faults = state.faults
+        self._electrical.light(
+            state.electrical, faults.node_down, faults.feed_lost, faults.pdu_lost
+        )
         self._power.forget(state.power, ~self.gpu_is_lit)
-
-    def _gpus(self, gpu_index: ArrayLike) -> Ints:
-        raw = np.atleast_1d(np.asarray(gpu_index))
-        if raw.size == 0:
-            return np.zeros(0, dtype=np.int64)
-        if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
-            raise InvalidRequestError("gpu_index must be a whole number, or a list of them")
-        gpus = raw.astype(np.int64)
-        if gpus.min() < 0 or gpus.max() >= self.site.gpu_count:
-            raise InvalidRequestError(
-                f"gpu_index must be in 0..{self.site.gpu_count - 1};"
-                f" found {gpus.min()}..{gpus.max()}"
-            )
-        if len(np.unique(gpus)) != len(gpus):
-            raise InvalidRequestError("gpu_index names a GPU twice")
-        return gpus

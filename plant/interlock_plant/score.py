@@ -7,8 +7,8 @@ import numpy as np
 
 from interlock_plant.arrays import Bools, Floats, Ints
 from interlock_plant.electrical import ElectricalState
-from interlock_plant.jobs import Job, job_of_gpu
-from interlock_plant.parameters import STEP_S
+from interlock_plant.jobs import Job
+from interlock_plant.parameters import SERVING_FULL_U, STEP_S, JobClass
 from interlock_plant.site import SITE_METER, SiteSpec
 
 FLOOR_TOLERANCE = 1e-9  # of relative throughput: rounding, not lenience
@@ -23,6 +23,7 @@ class ScoreState:
     work_done: Floats  # per job, weighted GPU-seconds
     work_uncapped: Floats
     below_floor_s: Ints  # per job
+    slo_broken_s: Ints  # per job
     over_site_s: int
     over_site_j: float
     over_feed_s: Ints
@@ -31,23 +32,28 @@ class ScoreState:
 
 
 class ScoreModel:
-    """Who works, for how much, and what limits there are."""
+    """Who works, for how much, and what limits there are. `bind` says who works where."""
 
-    def __init__(self, site: SiteSpec, jobs: Sequence[Job]) -> None:
+    def __init__(self, site: SiteSpec) -> None:
         self.site = site
-        self.jobs = jobs
-        self._job_of_gpu = job_of_gpu(site, jobs)
-        busy = np.flatnonzero(self._job_of_gpu < len(jobs))
-        self._by_job: Ints = busy[np.argsort(self._job_of_gpu[busy], kind="stable")]
-        counts = [len(job.gpu_indices) for job in jobs]
-        self._count = np.array(counts, dtype=np.float64)
-        self._first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        self._is_gang = np.array([job.is_gang for job in jobs], dtype=np.bool_)
-        self._weight = np.array([job.weight * len(job.gpu_indices) for job in jobs])
-        self._floor = np.array([job.floor_work or 0.0 for job in jobs]) - FLOOR_TOLERANCE
         self._feed_w = np.array([feed.rating_w for feed in site.feeds])
         self._pdu_w = np.array([pdu.rating_w for pdu in site.pdus])
         self._rack_w = np.array([rack.rating_w for rack in site.racks])
+
+    def bind(self, jobs: Sequence[Job], job_of_gpu: Ints) -> None:
+        """Take note of what runs where; `len(jobs)` marks a GPU without a job."""
+        self.jobs = tuple(jobs)
+        busy = np.flatnonzero(job_of_gpu < len(jobs))
+        self._by_job: Ints = busy[np.argsort(job_of_gpu[busy], kind="stable")]
+        count = np.array([len(job.gpu_indices) for job in jobs], dtype=np.float64)
+        self._placed = np.flatnonzero(count > 0)
+        self._count = count[self._placed]
+        self._first = np.cumsum(np.append(0.0, self._count))[:-1].astype(np.int64)
+        self._is_gang = np.array([job.is_gang for job in jobs if job.gpu_indices], dtype=np.bool_)
+        self._weight = np.array([job.weight * len(job.gpu_indices) for job in jobs])
+        self._floor = np.array([job.floor_work or 0.0 for job in jobs]) - FLOOR_TOLERANCE
+        self._serves = np.array([job.job_class is JobClass.SERVING for job in jobs], dtype=np.bool_)
+        self._holds = count > 0
 
     def zero(self) -> ScoreState:
         """Nothing counted yet."""
@@ -58,6 +64,7 @@ class ScoreModel:
             work_done=np.zeros(jobs),
             work_uncapped=np.zeros(jobs),
             below_floor_s=np.zeros(jobs, dtype=np.int64),
+            slo_broken_s=np.zeros(jobs, dtype=np.int64),
             over_site_s=0,
             over_site_j=0.0,
             over_feed_s=np.zeros(len(site.feeds), dtype=np.int64),
@@ -67,12 +74,31 @@ class ScoreModel:
 
     def job_work(self, gpu_work: Floats, running: Bools) -> Floats:
         """Relative throughput of each job: its slowest GPU's if a gang, else the mean of them."""
-        if not self.jobs:
-            return np.zeros(0)
+        work = np.zeros(len(self.jobs))
+        if not len(self._placed):
+            return work
         ordered = gpu_work[self._by_job]
         slowest = np.minimum.reduceat(ordered, self._first)
         mean = np.add.reduceat(ordered, self._first) / self._count
-        return np.where(running, np.where(self._is_gang, slowest, mean), 0.0)
+        work[self._placed] = np.where(self._is_gang, slowest, mean)
+        return np.where(running, work, 0.0)
+
+    def slo_held(self, job_work: Floats, load_u: Floats) -> Bools:
+        """Per job: whether its service level holds; true for work without one.
+
+        Serving holds its level while it keeps its floor and no replica is busier than .92 of what
+        caps leave it; a load that is beyond that without any cap is not the plant's doing.
+        """
+        crowded = (load_u > SERVING_FULL_U * job_work) & (job_work < 1.0 - FLOOR_TOLERANCE)
+        broken = self._serves & self._holds & (crowded | (job_work < self._floor))
+        return ~broken
+
+    def step_backlog(
+        self, backlog_s: Floats, job_work: Floats, load_u: Floats, duration_s: float
+    ) -> Floats:
+        """Work that users of serving jobs wait for, in seconds of full throughput."""
+        grown = backlog_s + (load_u - job_work) * duration_s
+        return np.where(self._serves & self._holds, np.maximum(grown, 0.0), 0.0)
 
     def count(
         self,
@@ -81,20 +107,24 @@ class ScoreModel:
         load_u: Floats,
         power: ElectricalState,
         site_limit_w: float | None,
+        duration_s: float = STEP_S,
     ) -> None:
-        """Add the second just past."""
-        offered = self._weight * load_u * STEP_S
-        state.seconds += 1
-        state.energy_j += power.site_w * STEP_S
+        """Add the step just past."""
+        whole = round(duration_s)
+        offered = self._weight * load_u * duration_s
+        state.seconds += whole
+        state.energy_j += power.site_w * duration_s
         state.work_uncapped = state.work_uncapped + offered
         state.work_done = state.work_done + offered * job_work
-        state.below_floor_s = state.below_floor_s + (job_work < self._floor)
-        state.over_feed_s = state.over_feed_s + (power.feed_w > self._feed_w)
-        state.over_pdu_s = state.over_pdu_s + (power.pdu_w > self._pdu_w)
-        state.over_rack_s = state.over_rack_s + (power.rack_w > self._rack_w)
+        below = (job_work < self._floor) & self._holds
+        state.below_floor_s = state.below_floor_s + whole * below
+        state.slo_broken_s = state.slo_broken_s + whole * ~self.slo_held(job_work, load_u)
+        state.over_feed_s = state.over_feed_s + whole * (power.feed_w > self._feed_w)
+        state.over_pdu_s = state.over_pdu_s + whole * (power.pdu_w > self._pdu_w)
+        state.over_rack_s = state.over_rack_s + whole * (power.rack_w > self._rack_w)
         if site_limit_w is not None and power.site_w > site_limit_w:
-            state.over_site_s += 1
-            state.over_site_j += (power.site_w - site_limit_w) * STEP_S
+            state.over_site_s += whole
+            state.over_site_j += (power.site_w - site_limit_w) * duration_s
 
 
 class Score:
@@ -149,6 +179,11 @@ class Score:
         """Seconds below its floor of each job id that was ever below."""
         ids = [job.job_id for job in self._model.jobs]
         return _nonzero(ids, self._state.below_floor_s)
+
+    @property
+    def slo_broken_s(self) -> dict[str, int]:
+        """Seconds in which each job's service level did not hold; ids that were ever without."""
+        return _nonzero([job.job_id for job in self._model.jobs], self._state.slo_broken_s)
 
     @property
     def below_floor_job_s(self) -> int:

@@ -1,73 +1,23 @@
 """What stands where: a frozen, validated description of one site and its power and cooling trees.
 
-Power flows feed -> PDU -> rack -> node -> GPU, each child on one parent. Every CDU cools some
-racks; that tree does not nest in the power tree. GPU `i` is the i-th in the order of the nodes.
+Power flows feed -> (UPS) -> PDU -> rack -> node -> GPU. A PDU may stand under another PDU, and a
+rack may hang on two PDUs that share its load. Every CDU cools some racks; that tree does not nest
+in the power tree. GPU `i` is the i-th in the order of the nodes, `<node>/gpu-<k>` by name.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 
-from interlock_plant.arrays import Ints
-from interlock_plant.parameters import (
-    H100_HOST,
-    H100_SXM,
-    NODE_NAMEPLATE_W,
-    GpuParameters,
-    HostParameters,
-)
+from interlock_plant.arrays import Bools, Ints
+from interlock_plant.parameters import H100_HOST, H100_SXM, GpuParameters, HostParameters
+from interlock_plant.parts import SITE_METER, Cdu, Feed, Node, Pdu, Rack, Storage, Ups
+from interlock_plant.site_checks import Parts, check_parts
 from interlock_tools.errors import InvalidRequestError
 
-SITE_METER: Final = "site"  # the id of the meter at the fence
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A utility feed; its rating is that of its breaker."""
-
-    feed_id: str
-    rating_w: float
-
-
-@dataclass(frozen=True)
-class Pdu:
-    """A power distribution unit; its rating is that of its breaker."""
-
-    pdu_id: str
-    feed_id: str
-    rating_w: float
-
-
-@dataclass(frozen=True)
-class Cdu:
-    """A coolant distribution unit; its rating is the heat it is designed to carry."""
-
-    cdu_id: str
-    rating_w: float
-
-
-@dataclass(frozen=True)
-class Rack:
-    """A rack; its rating is a limit on its draw and sizes its coolant flow."""
-
-    rack_id: str
-    pdu_id: str
-    cdu_id: str
-    rating_w: float
-
-
-@dataclass(frozen=True)
-class Node:
-    """A server and its GPUs."""
-
-    node_id: str
-    rack_id: str
-    gpu_count: int = 8
-    rating_w: float = NODE_NAMEPLATE_W
+__all__ = ["SITE_METER", "Cdu", "Feed", "Node", "Pdu", "Rack", "SiteSpec", "Storage", "Ups"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +26,7 @@ class SiteSpec:
 
     Raises:
         InvalidRequestError: an id is empty or used twice, a rating is not a positive number, a
-            parent does not exist, or there is no node.
+            parent does not exist, PDUs stand in a circle, or there is no node; names the part.
     """
 
     name: str
@@ -87,28 +37,15 @@ class SiteSpec:
     nodes: tuple[Node, ...]
     gpu: GpuParameters = H100_SXM
     host: HostParameters = H100_HOST
+    ups: tuple[Ups, ...] = ()
+    chassis_spread: float = 0.0  # 1 sd of node power from chassis to chassis
+    storage: Storage | None = None
 
     def __post_init__(self) -> None:
-        ratings_w = [
-            *((feed.feed_id, feed.rating_w) for feed in self.feeds),
-            *((pdu.pdu_id, pdu.rating_w) for pdu in self.pdus),
-            *((cdu.cdu_id, cdu.rating_w) for cdu in self.cdus),
-            *((rack.rack_id, rack.rating_w) for rack in self.racks),
-            *((node.node_id, node.rating_w) for node in self.nodes),
-        ]
-        _check_ids([SITE_METER, *(name for name, _ in ratings_w)])
-        _check_parents(self.pdu_ids, "feed", (p.feed_id for p in self.pdus), self.feed_ids)
-        _check_parents(self.rack_ids, "PDU", (r.pdu_id for r in self.racks), self.pdu_ids)
-        _check_parents(self.rack_ids, "CDU", (r.cdu_id for r in self.racks), self.cdu_ids)
-        _check_parents(self.node_ids, "rack", (n.rack_id for n in self.nodes), self.rack_ids)
-        for name, rating_w in ratings_w:
-            if not (math.isfinite(rating_w) and rating_w > 0):
-                raise InvalidRequestError(f"{name}: rating_w must be a positive number")
-        if not self.nodes:
-            raise InvalidRequestError(f"{self.name}: a site needs at least one node")
-        for node in self.nodes:
-            if node.gpu_count < 1:
-                raise InvalidRequestError(f"{node.node_id}: gpu_count must be at least 1")
+        if not 0.0 <= self.chassis_spread <= 0.2:
+            raise InvalidRequestError(f"{self.name}: chassis_spread must be in [0, 0.2]")
+        trees = (self.feeds, self.ups, self.pdus, self.cdus, self.racks, self.nodes)
+        check_parts(self.name, Parts(*trees, self.storage))
 
     # --- ids, in index order ---
 
@@ -137,6 +74,16 @@ class SiteSpec:
         """Id of each node."""
         return tuple(node.node_id for node in self.nodes)
 
+    @cached_property
+    def ups_ids(self) -> tuple[str, ...]:
+        """Id of each UPS."""
+        return tuple(ups.ups_id for ups in self.ups)
+
+    @cached_property
+    def node_places(self) -> Mapping[str, int]:
+        """Index of each node by its id."""
+        return {node_id: place for place, node_id in enumerate(self.node_ids)}
+
     # --- the trees, as index arrays: parent of each child ---
 
     @cached_property
@@ -148,6 +95,32 @@ class SiteSpec:
     def pdu_of_rack(self) -> Ints:
         """Index of the PDU of each rack."""
         return _parents((rack.pdu_id for rack in self.racks), self.pdu_ids)
+
+    @cached_property
+    def pdu_b_of_rack(self) -> Ints:
+        """Index of the second PDU of each rack; that of the first where it has one only."""
+        return _parents((rack.pdu_b_id or rack.pdu_id for rack in self.racks), self.pdu_ids)
+
+    @cached_property
+    def pdu_above(self) -> Ints:
+        """Index of the PDU above each PDU; -1 where it hangs on its feed."""
+        place = {name: index for index, name in enumerate(self.pdu_ids)}
+        return np.array(
+            [-1 if pdu.under is None else place[pdu.under] for pdu in self.pdus], dtype=np.int64
+        )
+
+    @cached_property
+    def pdu_of_cdu(self) -> Ints:
+        """Index of the PDU of each CDU's pumps; -1 where they are not in this tree."""
+        place = {name: index for index, name in enumerate(self.pdu_ids)}
+        return np.array(
+            [-1 if cdu.pdu_id is None else place[cdu.pdu_id] for cdu in self.cdus], dtype=np.int64
+        )
+
+    @cached_property
+    def feed_of_ups(self) -> Ints:
+        """Index of the feed of each UPS."""
+        return _parents((ups.feed_id for ups in self.ups), self.feed_ids)
 
     @cached_property
     def cdu_of_rack(self) -> Ints:
@@ -170,6 +143,16 @@ class SiteSpec:
         """Index of the rack of each GPU."""
         return self.rack_of_node[self.node_of_gpu]
 
+    @cached_property
+    def first_gpu(self) -> Ints:
+        """Index of the first GPU of each node, and at the end the number of GPUs."""
+        return np.searchsorted(self.node_of_gpu, np.arange(len(self.nodes) + 1))
+
+    @cached_property
+    def is_spare(self) -> Bools:
+        """Whether each node is kept free for the jobs of others."""
+        return np.array([node.is_spare for node in self.nodes], dtype=np.bool_)
+
     @property
     def gpu_count(self) -> int:
         """GPUs on the site."""
@@ -181,28 +164,24 @@ class SiteSpec:
         Raises:
             InvalidRequestError: no such node.
         """
-        if node_id not in self.node_ids:
+        place = self.node_places.get(node_id)
+        if place is None:
             raise InvalidRequestError(f"{self.name} has no node {node_id!r}")
-        return np.flatnonzero(self.node_of_gpu == self.node_ids.index(node_id))
+        return np.arange(self.first_gpu[place], self.first_gpu[place + 1])
 
+    def gpu_id(self, gpu_index: int) -> str:
+        """Name of one GPU, `<node>/gpu-<k>`."""
+        node = int(self.node_of_gpu[gpu_index])
+        return f"{self.node_ids[node]}/gpu-{gpu_index - int(self.first_gpu[node])}"
 
-def _check_ids(names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if not name:
-            raise InvalidRequestError("an id is empty")
-        if name in seen:
-            raise InvalidRequestError(f"id {name!r} is used twice")
-        seen.add(name)
-
-
-def _check_parents(
-    children: Sequence[str], kind: str, parents: Iterable[str], known: Sequence[str]
-) -> None:
-    names = set(known)
-    for child, parent in zip(children, parents, strict=True):
-        if parent not in names:
-            raise InvalidRequestError(f"{child} is an orphan: there is no {kind} {parent!r}")
+    def gpu_place(self, gpu_id: str) -> int | None:
+        """Index of the GPU of this name; None where there is none."""
+        node_id, mark, number = gpu_id.rpartition("/gpu-")
+        place = self.node_places.get(node_id)
+        if not mark or place is None or not (number.isascii() and number.isdigit()):
+            return None
+        gpu = int(self.first_gpu[place]) + int(number)
+        return gpu if gpu < self.first_gpu[place + 1] and str(int(number)) == number else None
 
 
 def _parents(parents: Iterable[str], known: Sequence[str]) -> Ints:

@@ -136,7 +136,7 @@ def test_a_fault_that_cannot_be_is_refused() -> None:
     """A scenario with a wrong name must fail where it is written, not do nothing."""
     plant = lab(10)
     for kind, target_id in (
-        (FaultKind.LEAK, "node-001"),
+        (FaultKind.LEAK, "cdu-1"),
         (FaultKind.PUMP_LOSS, "rack-01"),
         (FaultKind.CAP_IGNORED, "site"),
         (FaultKind.METER_FROZEN, "cdu-1"),

@@ -150,7 +150,10 @@ def test_clearing_a_cap_brings_the_work_back() -> None:
 
 
 def test_a_burst_from_idle_overshoots_its_cap_for_half_a_second() -> None:
-    """Measured 1.43 of a low cap; whoever resumes work under a tight limit meets it."""
+    """Measured up to 1.43 of a cap; whoever resumes work under a tight limit meets it.
+
+    It goes .386 of the way from the cap to what the work would draw.
+    """
     plant = lab()
     job = next(job for job in JOBS if job.job_class is JobClass.BATCH)
     gpus = list(job.gpu_indices)
@@ -160,7 +163,9 @@ def test_a_burst_from_idle_overshoots_its_cap_for_half_a_second() -> None:
         plant.step()
     plant.resume(job.job_id)
     plant.step()
-    assert plant.gpu_peak_w[gpus] == pytest.approx(1.43 * 350.0)
+    reach_w = plant.natural_w[gpus]
+    assert plant.gpu_peak_w[gpus] == pytest.approx(350.0 + 0.386 * (reach_w - 350.0))
+    plant.step()  # the loop catches it, with a time constant of .3 s
     plant.step()
     assert plant.gpu_peak_w[gpus].max() <= 350.0
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from interlock_evals.twin import data_from_environment
 from interlock_plant import RequestTrace, parse_trace
 from interlock_tools.errors import InvalidRequestError
 
@@ -72,3 +73,28 @@ def test_columns_that_disagree_are_refused() -> None:
         RequestTrace(arrival_s=np.array([1.0, 0.0]), context_tokens=two, generated_tokens=two)
     with pytest.raises(InvalidRequestError, match="negative or non-finite"):
         RequestTrace(arrival_s=one, context_tokens=one - 1.0, generated_tokens=one)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill", "decode"),
+    [
+        ("conv", (5.2, 2.6, 1.9), (3.2, 1.7, 1.3)),
+        ("code", (25.0, 13.0, 4.3), (30.0, 12.0, 3.9)),
+    ],
+)
+def test_the_published_traces_are_as_bursty_as_is_known_of_them(
+    name: str, prefill: tuple[float, ...], decode: tuple[float, ...]
+) -> None:
+    """Peak over mean at 1, 10 and 60 s: what a serving row must bear, read by our parser."""
+    data = data_from_environment()
+    if data is None:
+        pytest.skip("INTERLOCK_DATA does not name the folder of public data")
+    trace = parse_trace(data.text(f"azure_llm_2023_{name}.csv"))
+    for tokens, expected in ((trace.context_tokens, prefill), (trace.generated_tokens, decode)):
+        ratios = []
+        for window_s in (1, 10, 60):
+            count = int(trace.arrival_s[-1] // window_s)
+            place = (trace.arrival_s // window_s).astype(np.int64)
+            sums = np.bincount(place, weights=tokens)[:count]
+            ratios.append(float(sums.max() / sums.mean()))
+        assert ratios == pytest.approx(expected, rel=0.1)

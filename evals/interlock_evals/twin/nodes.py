@@ -215,7 +215,7 @@ CHECKS = (
     Check("02-h200", "H200 node watts", "each within 7 %, mean 2.5 %", h200_nodes),
     Check(
         "09-acme-p95",
-        "A100 research fleet, p95 of GPU power",
+        "A100 fleet, half development, half training (assumed): p95 of GPU power",
         "1.03 TDP +- 5 %",
         acme_p95,
         why_not=".93 of TDP, -10 %: training draws .93 of the rating in its busy phase, from an"
@@ -223,7 +223,7 @@ CHECKS = (
     ),
     Check(
         "09-acme-p99",
-        "A100 research fleet, p99 of GPU power",
+        "the same, p99",
         "1.10 TDP +- 5 %",
         acme_p99,
         why_not=".95 of TDP, -14 %: as for p95; and the cap loop would hold any GPU at .99 of its"

@@ -52,11 +52,14 @@ def power_left(clock: float) -> float:
     return float(clock ** (1.0 / DECODE.gamma))
 
 
-def row_of(u: Floats, seed: int, days: int = DAYS) -> Row:
-    """Six weeks: every server replays the trace at a moment of its own, under a daily wave."""
+def row_of(u: Floats, seed: int, *, days: int = DAYS, in_step: bool = False) -> Row:
+    """Six weeks of the trace under a daily wave.
+
+    Every server replays it at a moment of its own, or all `in_step`, as the plant's `TraceLoad`.
+    """
     site = hall_site(SERVERS)
     rng = np.random.default_rng([seed, 9])
-    shift = rng.integers(0, len(u), SERVERS)
+    shift = rng.integers(0, 1 if in_step else len(u), SERVERS)
     second = np.arange(DAY_S)
     wave = 1.0 - (1.0 - NIGHT) * 0.5 * (1.0 + np.cos(2.0 * np.pi * second / DAY_S))
     work = WORK[JobClass.SERVING]
@@ -131,14 +134,12 @@ def run(row: Row, *, with_policy: bool) -> Outcome:
     )
 
 
-def _row(data: Data) -> Row:
+def _row(data: Data, *, in_step: bool = False) -> Row:
     trace = parse_trace(data.text("azure_llm_2023_conv.csv"))
-    return row_of(trace_load(trace), seed=1)
+    return row_of(trace_load(trace), seed=1, in_step=in_step)
 
 
-def with_policy(data: Data) -> Finding:
-    """Six weeks under POLCA's thresholds."""
-    row = _row(data)
+def _judged(row: Row) -> Finding:
     out = run(row, with_policy=True)
     got = (
         f"{out.brakes} brakes, high priority -{out.high_loss:.2%}, low -{out.low_loss:.2%},"
@@ -148,8 +149,17 @@ def with_policy(data: Data) -> Finding:
     total_w = (row.low_w + row.high_w)[hour] + row.host_w
     lines = {"without policy": (np.arange(3600.0), total_w / row.budget_w)}
     picture = Picture("The row at noon", "s", "share of budget", lines)
-    held = out.brakes == 0 and out.high_loss < 0.01
-    return Finding(got, held, out._asdict(), picture)
+    return Finding(got, out.brakes == 0 and out.high_loss < 0.01, out._asdict(), picture)
+
+
+def with_policy(data: Data) -> Finding:
+    """Six weeks under POLCA's thresholds, servers independent."""
+    return _judged(_row(data))
+
+
+def in_step(data: Data) -> Finding:
+    """The same with servers in step, as the plant replays a trace."""
+    return _judged(_row(data, in_step=True))
 
 
 def without_policy(data: Data) -> Finding:
@@ -184,13 +194,21 @@ CHECKS = (
     ),
     Check(
         "06-polca",
-        "52 servers on the budget of 40, six weeks, 80/89 %, 40 s",
+        "52 servers on the budget of 40, six weeks, 80/89 %, 40 s; independent",
         "0 brakes, high priority loses < 1 %",
         with_policy,
-        why_not="0 brakes, but high priority loses 1.8 %: the row is too flat. A GPU that serves"
-        " nothing draws .59 of its rating and a host 1.6 kW, so even the night is .90 of the peak,"
-        " and without caps the row is never below 89 % of its budget; it rises 1.8 % in 40 s where"
-        " the published row of A100 rises 11.8 %. Our daily wave is an assumption, the draw is not",
+        why_not="0 brakes, but high priority loses 1.8 %: 52 independent servers make a flat row,"
+        " never below 89 % of its budget without caps; it rises 1.8 % in 40 s, where the published"
+        " row rises 11.8 %. In step it rises 14.6 % and the test holds (-.06 %); with 70 % of the"
+        " servers at low priority it holds too (0). How far servers move together, the daily wave"
+        " and the shares are assumptions of ours",
+        is_long=True,
+    ),
+    Check(
+        "06-polca-in-step",
+        "the same with all servers in step",
+        "0 brakes, high priority loses < 1 %",
+        in_step,
         is_long=True,
     ),
     Check("06-no-policy", "the same without policy", "> 0 brakes", without_policy, is_long=True),
