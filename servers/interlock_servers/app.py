@@ -1,16 +1,17 @@
-"""All servers of a site in one FastAPI process: `/mcp` for all, `/{component}/mcp` for each."""
+"""All servers of a site in one process: `/mcp` for all, `/{component}/mcp` for each."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from fastapi import FastAPI
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Mount, Route
 
 from interlock_servers.identity import SCOPE_READ, SCOPES, TokenVerifier, whole_site
 from interlock_servers.offer import VERSION, Face
@@ -45,7 +46,7 @@ def build_app(
     health: Callable[[], dict[str, str]] = dict,
     narrow: Narrow = EVERYTHING,
     limits: HttpLimits | None = None,
-) -> FastAPI:
+) -> Starlette:
     """The web application that serves the faces at `{base_url}/mcp` and `{base_url}/{name}/mcp`.
 
     A request without a verified token is answered 401 with the address of the protected-resource
@@ -77,36 +78,30 @@ def build_app(
     servers = {name: mounted(name) for name in [*names, WHOLE_SITE]}
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for one in servers.values():  # a mounted app's own lifespan never runs
                 await stack.enter_async_context(one.composed.server.session_manager.run())
             yield
 
-    app = FastAPI(title="Interlock", lifespan=lifespan, openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
+    async def healthz(_: Request) -> JSONResponse:
         """Whether the process answers, and what each component says of itself."""
-        return {"interlock": "answers", **health()}
+        return JSONResponse({"interlock": "answers", **health()})
 
+    routes: list[BaseRoute] = [Route("/healthz", healthz)]
     for one in servers.values():  # the metadata lives at the root of the host
         if one.auth.resource_server_url is None:
             raise ValueError("every served face has its address")
-        app.router.routes.extend(
-            create_protected_resource_routes(
-                resource_url=one.auth.resource_server_url,
-                authorization_servers=[one.auth.issuer_url],
-                scopes_supported=list(SCOPES),
-                resource_name="Interlock",
-            )
+        routes += create_protected_resource_routes(
+            resource_url=one.auth.resource_server_url,
+            authorization_servers=[one.auth.issuer_url],
+            scopes_supported=list(SCOPES),
+            resource_name="Interlock",
         )
     for name, one in servers.items():
-        if name == WHOLE_SITE:
-            app.router.routes.append(Route("/mcp", endpoint=one.app))
-        else:
-            app.mount(f"/{name}", one.app)
-    return app
+        at_root = name == WHOLE_SITE
+        routes.append(Route("/mcp", one.app) if at_root else Mount(f"/{name}", one.app))
+    return Starlette(routes=routes, lifespan=lifespan)
 
 
 def _admitted(

@@ -18,7 +18,7 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from interlock_servers.surface.claims import Expected, principal_of
+from interlock_servers.surface.claims import Expected, is_in_time, principal_of
 from interlock_servers.surface.jwks import FixedKeys, Keys, keys_at, keys_in
 from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError
@@ -129,6 +129,7 @@ class TokenVerifier:
         self._expected = expected or Expected(
             issuer=issuer_url, audiences=frozenset({whole_site(issuer_url)})
         )
+        self._known: OrderedDict[str, VerifiedToken] = OrderedDict()
 
     @classmethod
     def of(
@@ -159,6 +160,7 @@ class TokenVerifier:
         other._signed, other._clock = self._signed, self._clock
         audiences = self._expected.audiences | frozenset(addresses)
         other._expected = Expected(**{**vars(self._expected), "audiences": audiences})
+        other._known = OrderedDict()
         return other
 
     async def verify_token(self, token: str) -> VerifiedToken | None:
@@ -166,17 +168,26 @@ class TokenVerifier:
         claims = await self._signed.claims(token)
         if claims is None:
             return None
-        principal = principal_of(claims, self._expected, self._clock.now())
+        now = self._clock.now()
+        known = self._known.get(token)
+        if known is not None and known.claims is claims:  # nothing but its time can be over
+            in_time = is_in_time(claims, now.timestamp(), self._expected.leeway_s)
+            return known if in_time else None
+        principal = principal_of(claims, self._expected, now)
         if principal is None:
             return None
-        return VerifiedToken(
+        verified = VerifiedToken(
             token=token,
             client_id=principal.id,
             subject=str(claims["sub"]),
             scopes=sorted(principal.scopes),
-            claims=claims,
             principal=principal,
         )
+        verified.claims = claims  # the same object: by it the token is known again
+        self._known[token] = verified
+        if len(self._known) > KNOWN_TOKENS:
+            self._known.popitem(last=False)
+        return verified
 
 
 class _Signatures:
@@ -185,26 +196,27 @@ class _Signatures:
     def __init__(self, keys: Keys, algorithms: tuple[str, ...]) -> None:
         self._keys = keys
         self._algorithms = algorithms
-        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
         self._generation = keys.generation
 
     async def claims(self, token: str) -> dict[str, Any] | None:
         """The claims that the issuer signed, or None."""
-        kid = self._kid(token)
+        known = self._known.get(token)
+        kid = self._kid(token) if known is None else known[0]
         key = None if kid is None else await self._keys.key(kid)
-        if key is None:
+        if kid is None or key is None:
             return None
         if self._generation != self._keys.generation:  # a key was taken back
             self._generation = self._keys.generation
             self._known.clear()
         if token in self._known:
             self._known.move_to_end(token)
-            return self._known[token]
+            return self._known[token][1]
         try:
             claims = dict(jwt.decode(token, key, algorithms=self._algorithms).claims)
         except (JoseError, ValueError, TypeError):
             return None
-        self._known[token] = claims
+        self._known[token] = (kid, claims)
         if len(self._known) > KNOWN_TOKENS:
             self._known.popitem(last=False)
         return claims

@@ -21,7 +21,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field, StrictBool, ValidationError
 
 from interlock_guardrails.guard import Guard
-from interlock_guardrails.ledger.records import RecordKind
+from interlock_guardrails.ledger.records import RecordKind, encode
 from interlock_servers.change_resources import offer_changes
 from interlock_servers.change_view import ChangeHandle, ChangeList, ChangeRow, ChangeView
 from interlock_servers.identity import (
@@ -41,7 +41,6 @@ from interlock_servers.surface.offering import Surface
 from interlock_servers.surface.spans import describe_caller
 from interlock_servers.surface.tasks import Tasks
 from interlock_servers.surface.together import Parts, alone
-from interlock_tools.canonical import canonical
 from interlock_tools.errors import FactoryError, InvalidRequestError
 from interlock_tools.identity import Principal
 from interlock_tools.operation import Effect, Operation
@@ -84,7 +83,7 @@ class StrictTool(Tool):
             ToolError: names each argument that is wrong, unknown or missing.
         """
         try:
-            canonical(arguments)  # broken text and numbers past 2**53 could not be put on record
+            encode(arguments)  # broken text and numbers past 2**53 could not be put on record
         except InvalidRequestError as error:
             raise ToolError(f"{self.name}: {error}") from None
         except RecursionError:

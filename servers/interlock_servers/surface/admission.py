@@ -61,7 +61,8 @@ class Admission:
             await self._app(scope, _replayed(body, receive), send)
 
     def _refused(self, scope: Scope) -> Response | None:
-        if not _IN_A_QUERY.isdisjoint(parse_qs(scope["query_string"].decode("latin-1"), True)):
+        query = scope["query_string"].decode("latin-1")
+        if query and not _IN_A_QUERY.isdisjoint(parse_qs(query, True)):
             says = "a token goes into the Authorization header, never into the address"
             return _answer(400, says, self._challenge("invalid_request"))
         user = scope.get("user")
@@ -99,10 +100,9 @@ class Admission:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
         """The whole body, or the answer to one that is not to be; None: the client went away."""
-        too_large = _answer(413, f"more than {self._max_body_bytes} bytes", CLOSE)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
-            return too_large
+            return self._too_large()
         body = bytearray()
         with anyio.move_on_after(self._body_within_s):
             while True:
@@ -111,10 +111,13 @@ class Admission:
                     return None
                 body += message.get("body", b"")
                 if len(body) > self._max_body_bytes:
-                    return too_large
+                    return self._too_large()
                 if not message.get("more_body", False):
                     return bytes(body)
         return _answer(408, "the body took too long", CLOSE)
+
+    def _too_large(self) -> Response:
+        return _answer(413, f"more than {self._max_body_bytes} bytes", CLOSE)
 
 
 def _answer(status: int, says: str, headers: Mapping[str, str]) -> Response:

@@ -42,7 +42,7 @@ def principal_of(claims: Claims, expected: Expected, now: datetime) -> Principal
     if not (
         claims.get("iss") == expected.issuer
         and _is_for(claims.get("aud"), expected.audiences)
-        and _is_in_time(claims, now.timestamp(), expected.leeway_s)
+        and is_in_time(claims, now.timestamp(), expected.leeway_s)
     ):
         return None
     scopes = _scopes(claims)
@@ -65,7 +65,8 @@ def _is_for(aud: object, audiences: frozenset[str]) -> bool:
     return not audiences.isdisjoint(listed)
 
 
-def _is_in_time(claims: Claims, now_s: float, leeway_s: float) -> bool:
+def is_in_time(claims: Claims, now_s: float, leeway_s: float) -> bool:
+    """Whether the token has begun and not ended; without an end it is never in time."""
     expires, begins = claims.get("exp"), claims.get("nbf")
     if not _is_moment(expires) or now_s >= expires + leeway_s:
         return False

@@ -131,7 +131,10 @@ class Narrowing:
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         """Pass the request on, unless it asks for what it said it does not want."""
-        left = EVERYTHING if ctx.request is None else asked_by(ctx.request.headers)
+        headers = None if ctx.request is None else ctx.request.headers
+        if headers is None or not (READ_ONLY_HEADER in headers or TOOLSETS_HEADER in headers):
+            return await call_next(ctx)
+        left = asked_by(headers)
         if left == EVERYTHING:
             return await call_next(ctx)
         self._check(left, ctx.method, ctx.params or {})

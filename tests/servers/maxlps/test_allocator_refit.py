@@ -8,7 +8,6 @@ from interlock_servers.maxlps.allocator.plan import CapPlan, HostPower, plan
 from interlock_servers.maxlps.allocator.problem import Leaves
 from interlock_servers.maxlps.allocator.refit import (
     FORM_ERROR,
-    HELD,
     POWER_ERROR,
     Prior,
     refit,
@@ -36,7 +35,7 @@ def samples(
     sensor = np.repeat(rng.normal(0, POWER_ERROR, len(caps_w)), each)
     work = throughput(cap, natural_w, p0, gamma)
     rate = 7.3 * work * np.exp(form + rng.normal(0, noise, len(cap)))
-    drawn = np.minimum(natural_w, HELD * cap)
+    drawn = np.minimum(natural_w, 0.99 * cap)
     power = drawn * np.exp(sensor + rng.normal(0, 0.02, len(cap)))
     return Evidence.of(cap, power, np.maximum(rate, 1e-9))
 
@@ -56,8 +55,8 @@ def test_known_draw_and_curve_are_recovered(natural_w: float, curve: CurveParame
     for share in (0.6, 0.7, 0.8, 0.9):
         told = fit.work_at_share(share)
         truth = float(throughput(share, 1.0, *curve))
-        assert told.value == pytest.approx(truth, abs=0.03)
-        assert told.high - told.low < 0.08
+        assert told.value == pytest.approx(truth, abs=0.035)
+        assert told.high - told.low < 0.12
     assert fit.learned["draw"] > 0.9
     assert fit.learned["curve"] > 0.8
 
@@ -79,6 +78,17 @@ def test_the_interval_covers_the_truth_nine_times_in_ten() -> None:
     assert hits["draw"] / rounds == pytest.approx(0.90, abs=0.09)
     assert hits["work"] / rounds == pytest.approx(0.90, abs=0.09)
     assert hits["promise"] / rounds >= 0.95 - 0.065
+
+
+def test_samples_that_do_not_follow_the_form_widen_the_interval() -> None:
+    """A knee and a cliff, as on an A40: no curve of ours fits, and the interval has to say so."""
+    caps = np.array([125.0, 150, 175, 200, 225, 250, 275, 300])
+    power = np.array([119.0, 142, 161, 182, 201, 209, 217, 219])
+    rate = np.array([0.506, 0.769, 0.929, 0.969, 0.974, 0.991, 0.991, 1.0])
+    fit = refit(Prior(270.0, 0.2), Evidence.of(caps, power, rate))
+    assert fit.form_error > 1.2 * FORM_ERROR
+    told = fit.work(150.0)
+    assert told.low < 0.769 < told.high
 
 
 def test_caps_above_the_draw_teach_the_draw_and_nothing_of_the_curve() -> None:
@@ -157,7 +167,7 @@ def test_samples_add_up_as_they_come_and_old_ones_can_be_forgotten() -> None:
         np.testing.assert_allclose(getattr(halves, name), column, rtol=1e-9, atol=1e-12)
     old = samples(rng, 500.0, 0.0, 0.61, caps_w=(700.0,))
     new = samples(rng, 600.0, 0.0, 0.61, caps_w=(700.0,))
-    assert refit(PRIOR, old.with_newer(new, keep=0.0)).draw_w.value == pytest.approx(600, rel=0.03)
+    assert refit(PRIOR, old.with_newer(new, keep=0.0)).draw_w.value == pytest.approx(600, rel=0.05)
     assert refit(PRIOR, old.with_newer(new, keep=0.01)).draw_w.value > 580
     assert old.with_newer(new, keep=0.5).samples == pytest.approx(30.0)
 

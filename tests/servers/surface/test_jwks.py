@@ -105,15 +105,18 @@ async def test_nonsense_takes_no_key_away(document: bytes) -> None:
     assert await keys.key(str(FIRST.kid)) is not None
 
 
-async def test_a_key_that_was_taken_back_verifies_nothing_any_more() -> None:
-    """Not even a token that was found right before."""
+@pytest.mark.parametrize("under", ["its own id", "the old id"])
+async def test_a_key_that_was_taken_back_verifies_nothing_any_more(under: str) -> None:
+    """Not even a token that was found right before, under whichever id another key has come."""
     clock, issuer = ManualClock(START), Publisher(jwks(FIRST))
     expected = Expected(issuer=ISSUER, audiences=frozenset({SITE}), owners={})
     verifier = TokenVerifier(FetchedKeys(issuer, clock), ISSUER, clock, expected=expected)
     token = signed(claims(START.timestamp(), exp=START.timestamp() + 2 * OLD_AFTER_S), FIRST)
     assert await verifier.verify_token(token) is not None
 
-    issuer.document = jwks(SECOND)
+    public = SECOND.as_dict(private=False)
+    renamed = {**public, "kid": FIRST.kid if under == "the old id" else SECOND.kid}
+    issuer.document = json.dumps({"keys": [renamed]}).encode()
     assert await verifier.verify_token(token) is not None
     clock.advance(OLD_AFTER_S)
     assert await verifier.verify_token(token) is None

@@ -12,7 +12,7 @@ from interlock_servers.maxlps.allocator.tree import Floats, Ints
 
 KEEP = -1  # no option: the item stays as it is
 RESTARTS = 3  # of the bound, each from the last prices and the best choice so far
-BOUND_ROUNDS = 300  # of the Lagrangian
+BOUND_ROUNDS = 1_000  # of the Lagrangian
 MOST_VISITS = 100_000  # of the search: some seconds
 SAME = 1e-9  # costs that differ by less, relatively, are the same
 
@@ -128,8 +128,8 @@ def _prices(
         length = float(away @ away)
         if length < 1e-24:
             break
-        if since >= 15:
-            step, since = 0.5 * step, 0
+        if since >= 30:
+            step, since = 0.6 * step, 0
         price = np.maximum(price + step * max(goal - value, SAME) / length * away, 0.0)
     return best_price, best
 

@@ -24,7 +24,7 @@ from interlock_tools.power_curve import cap_for
 ALONE = -1  # the job of a GPU that waits for no other
 ROUNDS = 18  # of prices from nothing
 WARM_ROUNDS = 6  # from the split of an earlier, similar plan
-GROUP_ROUNDS = 3  # of prices of groups in each round; they settle along with the split
+GROUP_ROUNDS = 2  # of prices of groups in each round; they settle along with the split
 BY_PRICE = (1.01, 1.01, 1.005, 1.0)  # surplus handed back at the split, then at the weights:
 BY_WEIGHT = (1.01, 1.005, 1.0)  # a member may run this much faster than its job did
 STEP = 1.4  # of a move of the split; 0.8 needs 25 rounds for the same gap, 2.2 does not settle

@@ -224,7 +224,9 @@ class _Search:
         for part, price in zip(self._parts, self._prices, strict=True):
             lo_w = np.where(part.spread(price) < 0, np.maximum(lo_w, cap_w), lo_w)
         hi_w = np.maximum(hi_w, lo_w)
-        again = waterfill(self._tree, self._budget_w, replace(problem, lo_w=lo_w, hi_w=hi_w))
+        again = waterfill(
+            self._tree, self._budget_w, replace(problem, lo_w=lo_w, hi_w=hi_w), self._log_price
+        )
         if all((p.sums(again.cap_w) <= p.most_w).all() for p in self._parts):
             cap_w = again.cap_w
         short = tuple(

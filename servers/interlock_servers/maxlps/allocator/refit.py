@@ -16,15 +16,27 @@ from interlock_servers.maxlps.allocator.tree import Floats
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.power_curve import FLOOR_RATIO, TRAINING, CurveParameters, cap_for, throughput
 
-HELD = 0.99  # of its cap: what a GPU draws that the cap holds back (B300: 98.5 to 99.6 % [P])
-POWER_ERROR = 0.01  # of power: sensor and model, does not average out [A]
-FORM_ERROR = 0.012  # of throughput at a cap: the curve's form, fit RMSE of sweeps .010 to .016 [M]
+# Of its cap, what a GPU draws on average that the cap holds back: B300 98.5 to 99.6 % [P]; less
+# where the work swings below its cap, as in the older training sweeps [M]. Prior weights [A].
+HELD = np.array([0.99, 0.95, 0.90, 0.85, 0.80])
+HELD_WEIGHT = np.array([0.50, 0.20, 0.12, 0.10, 0.08])
+# Errors that do not average out, one for each cap; the samples themselves may say that they are
+# larger. Each counts as if it had been learned from a few caps.
+POWER_ERROR = 0.01  # of power: sensor and model [A]
+# Of throughput, the curve's form: .010 to .016 at the caps of a fit, but more at a cap left out; at
+# .03 the intervals hold 89 to 93 % of those on V100, P100 and RTX 6000 sweeps, 75 % on A40 [M].
+FORM_ERROR = 0.03
+ERROR_CAPS = 3.0
+FITTED = 3  # draw, p0 and gamma
 NOISE = 0.02  # of one sample, before the samples say themselves [A]
 NOISE_SAMPLES = 4.0  # as many samples does that assumption count
 TAIL = 3.0  # degrees of freedom of the prior of the draw (Student)
 DRAWS, P0S, GAMMAS = 41, 14, 26  # points of the grid
 ZOOMS = 2  # passes, each on the draws that the last one left
 COVERAGE = 0.90  # of every interval here
+TAIL_ERRORS = 1.94  # errors at the ends of a 90 % interval: Student, 6 degrees of freedom
+STRAY = np.array([-1.75, -0.85, 0.0, 0.85, 1.75])  # a normal error as five values
+STRAY_WEIGHT = np.array([0.1, 0.24, 0.32, 0.24, 0.1])
 PROMISE = 0.95  # chance that a promised work is reached, the fit being right
 
 
@@ -89,6 +101,8 @@ class Fit:
         weight: posterior weight of each point; they add up to 1.
         samples: how many samples were used.
         bins: how many different caps.
+        form_error: by how much work at any one cap strays from the curve, relative; at least what
+            sweeps show, more where these samples do not follow the form.
         learned: share of the prior's variance that the samples removed, by what it is of: `draw`
             (natural draw) and `curve` (work at .7 of it). About 0: still the prior.
     """
@@ -99,10 +113,11 @@ class Fit:
     weight: Floats
     samples: float
     bins: int
+    form_error: float = FORM_ERROR
     learned: dict[str, float] = field(default_factory=lambda: {"draw": 0.0, "curve": 0.0})
 
     def of(self, values: Floats) -> Estimate:
-        """Mean and interval of something that has a value at each point."""
+        """Mean and interval of something that has a value at each point, the form being right."""
         order = np.argsort(values)
         ahead = np.cumsum(self.weight[order]) - 0.5 * self.weight[order]
         tail = (1 - COVERAGE) / 2
@@ -115,8 +130,14 @@ class Fit:
         return self.of(self.natural_w)
 
     def work(self, cap_w: float) -> Estimate:
-        """Relative work under a cap; nothing is told below half of the natural draw."""
-        return self.of(throughput(cap_w, self.natural_w, self.p0, self.gamma))
+        """Relative work to see under a cap, error of form and all.
+
+        Nothing is told below half of the natural draw.
+        """
+        value, low, high = self.of(throughput(cap_w, self.natural_w, self.p0, self.gamma))
+        stray = TAIL_ERRORS * self.form_error * value
+        ends = (value - np.hypot(value - low, stray), value + np.hypot(high - value, stray))
+        return Estimate(value, float(max(ends[0], 0.0)), float(min(ends[1], 1.0)))
 
     def work_at_share(self, share: float) -> Estimate:
         """Relative work at a share of natural draw: the curve alone."""
@@ -127,11 +148,19 @@ class Fit:
         return self.of(cap_for(work, self.natural_w, self.p0, self.gamma))
 
     def promise_w(self, work: float) -> float:
-        """The cap that keeps this work with a chance of 95 %, in watts."""
-        caps = cap_for(work, self.natural_w, self.p0, self.gamma)
-        order = np.argsort(caps)
-        reached = np.cumsum(self.weight[order])
-        return float(caps[order][min(int(np.searchsorted(reached, PROMISE)), len(order) - 1)])
+        """The cap that keeps this work with a chance of 95 %, error of form and all, in watts.
+
+        Where even the natural draw might not, the natural draw: no cap does more.
+        """
+        caps, weights = [], []
+        for stray, weight in zip(STRAY, STRAY_WEIGHT, strict=True):
+            needed = min(work * np.exp(self.form_error * stray), 1.0) if work < 1 else 1.0
+            caps.append(cap_for(needed, self.natural_w, self.p0, self.gamma))
+            weights.append(weight * self.weight)
+        cap_w, weight = np.concatenate(caps), np.concatenate(weights)
+        order = np.argsort(cap_w)
+        reached = np.cumsum(weight[order])
+        return float(cap_w[order][min(int(np.searchsorted(reached, PROMISE)), len(order) - 1)])
 
     @property
     def curve(self) -> CurveParameters:
@@ -193,7 +222,14 @@ def refit(prior: Prior, seen: Evidence | None = None) -> Fit:
         "curve": _learned(before, after, "curve"),
     }
     return Fit(
-        after.natural_w, after.p0, after.gamma, after.weight, used.samples, len(used.count), learned
+        after.natural_w,
+        after.p0,
+        after.gamma,
+        after.weight,
+        used.samples,
+        len(used.count),
+        after.form_error,
+        learned,
     )
 
 
@@ -209,28 +245,38 @@ def _posterior(prior: Prior, log_draws: Floats, seen: Evidence | None) -> Fit:
     log_weight = -2.0 * np.log1p(away**2 / TAIL)  # heavy tails: a draw far off can be believed
     log_weight -= 0.5 * ((p0 - prior.curve.p0) / prior.p0_spread) ** 2
     log_weight -= 0.5 * ((logit - centre) / prior.gamma_spread) ** 2 + np.log(gamma * (1 - gamma))
-    samples, bins = 0.0, 0
-    if seen is not None:
-        log_weight += _of_power(draw, seen) + _of_rate(draw, p0, gamma, seen)
-        samples, bins = seen.samples, len(seen.count)
+    if seen is None:
+        weight = np.exp(log_weight - log_weight.max())
+        return Fit(draw, p0, gamma, weight / weight.sum(), 0.0, 0)
+    of_rate, missed, count = _of_rate(draw, p0, gamma, seen)
+    log_weight += _of_power(draw, seen) + of_rate
     weight = np.exp(log_weight - log_weight.max())
-    return Fit(draw, p0, gamma, weight / weight.sum(), samples, bins)
+    weight /= weight.sum()
+    left = max(count - FITTED, 0)  # what is fitted makes the misses smaller than the errors are
+    scale = (ERROR_CAPS + float(weight @ missed)) / (ERROR_CAPS + left)
+    form_error = FORM_ERROR * np.sqrt(max(scale, 1.0))
+    return Fit(draw, p0, gamma, weight, seen.samples, len(seen.count), float(form_error))
 
 
 def _of_power(draw: Floats, seen: Evidence) -> Floats:
     """Log likelihood of the power seen: the draw itself, or what the cap left of it."""
-    relative = seen.power_var / seen.power_w**2
-    noise = _pooled(relative, seen.count)
-    out = np.zeros(len(draw))
-    for cap_w, power_w, count in zip(seen.cap_w, seen.power_w, seen.count, strict=True):
-        expected = np.minimum(draw, HELD * cap_w)
-        spread = np.sqrt(noise / count + POWER_ERROR**2)
-        out -= 0.5 * (np.log(power_w / expected) / spread) ** 2
-    return out
+    noise = _pooled(seen.power_var / seen.power_w**2, seen.count)
+    variance = noise / seen.count + POWER_ERROR**2
+    values, place = np.unique(draw, return_inverse=True)
+    out = np.zeros(len(values))
+    for held, weight in zip(HELD, HELD_WEIGHT, strict=True):
+        expected = np.minimum(values[:, None], held * seen.cap_w)
+        missed = (np.log(seen.power_w / expected) ** 2 / variance).sum(axis=1)
+        out += weight * _student(missed, len(variance))
+    log: Floats = np.log(out)[place]
+    return log
 
 
-def _of_rate(draw: Floats, p0: Floats, gamma: Floats, seen: Evidence) -> Floats:
-    """Log likelihood of the throughput seen; its scale is unknown and integrated out."""
+def _of_rate(draw: Floats, p0: Floats, gamma: Floats, seen: Evidence) -> tuple[Floats, Floats, int]:
+    """Squared misses of the throughput seen at each point, and their count.
+
+    The scale of throughput is unknown: it is fitted along, at the cost of one.
+    """
     noise = _pooled(seen.log_rate_var, seen.count)
     precision = 1.0 / (noise / seen.count + FORM_ERROR**2)
     total = precision.sum()
@@ -241,8 +287,19 @@ def _of_rate(draw: Floats, p0: Floats, gamma: Floats, seen: Evidence) -> Floats:
             away = log_rate - np.maximum(np.log(work), -50.0)
         mean += share * away
         square += share * away**2
-    fit: Floats = -0.5 * total * np.maximum(square - mean**2, 0.0)
-    return fit
+    missed: Floats = total * np.maximum(square - mean**2, 0.0)
+    return _student_log(missed, len(precision) - 1), missed, len(precision) - 1
+
+
+def _student_log(missed: Floats, count: int) -> Floats:
+    """Log likelihood of squared misses whose common scale is known only from a few caps."""
+    log: Floats = -0.5 * (ERROR_CAPS + count) * np.log1p(missed / ERROR_CAPS)
+    return log
+
+
+def _student(missed: Floats, count: int) -> Floats:
+    """The likelihood itself."""
+    return np.maximum(np.exp(_student_log(missed, count)), np.finfo(float).tiny)
 
 
 def _pooled(variance: Floats, count: Floats) -> float:
