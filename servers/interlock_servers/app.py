@@ -1,9 +1,10 @@
 """All servers of a site in one process: `/mcp` for all, `/{component}/mcp` for each."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mcp.server import MCPServer
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
@@ -16,7 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from interlock_servers.identity import SCOPE_READ, SCOPES, TokenVerifier, whole_site
 from interlock_servers.offer import VERSION, Face
 from interlock_servers.surface.admission import Admission
-from interlock_servers.surface.factory import http_app
+from interlock_servers.surface.factory import Sessions, http_app
 from interlock_servers.surface.limits import HttpLimits
 from interlock_servers.surface.together import Composed, alone, together
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow
@@ -26,6 +27,7 @@ LOOPBACK = TransportSecuritySettings(
     allowed_origins=["http://127.0.0.1:*", "http://localhost:*"],
 )
 WHOLE_SITE = ""  # the place of the server that has all tools
+WITH_SESSIONS = ("POST", "GET", "DELETE")  # a stream is opened by GET, a session ended by DELETE
 
 
 class _Mounted(NamedTuple):
@@ -72,7 +74,10 @@ def build_app(
         else:
             one = faces[name].parts()
             composed = alone(one, version=VERSION, narrow=narrow, auth=auth, verifier=own)
-        return _Mounted(composed, auth, _admitted(composed, auth, security, bounds))
+        app = admitted(
+            composed.server, auth, security=security, limits=bounds, proposing=composed.proposing
+        )
+        return _Mounted(composed, auth, app)
 
     names = [name for name in faces if narrow.leaves([name])]
     servers = {name: mounted(name) for name in [*names, WHOLE_SITE]}
@@ -104,20 +109,24 @@ def build_app(
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _admitted(
-    composed: Composed,
+def admitted(
+    server: MCPServer[Any],
     auth: AuthSettings,
+    *,
     security: TransportSecuritySettings,
     limits: HttpLimits,
+    proposing: Collection[str],
+    sessions: Sessions | None = None,
 ) -> Starlette:
-    """The server on HTTP, behind the token check and, after it, what a request must get past."""
+    """A server on HTTP, behind the token check and, after it, what a request must get past."""
     if auth.resource_server_url is None:
         raise ValueError("every served face has its address")
-    app = http_app(composed.server, security=security)
+    app = http_app(server, security=security, sessions=sessions)
     app.user_middleware.append(  # innermost: it sees whose token it is
         Middleware(
             Admission,
-            proposing=composed.proposing,
+            methods=WITH_SESSIONS if sessions else ("POST",),
+            proposing=proposing,
             metadata_url=str(build_resource_metadata_url(auth.resource_server_url)),
             max_body_bytes=limits.body_bytes,
             body_within_s=limits.body_within_s,

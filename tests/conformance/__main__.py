@@ -88,7 +88,7 @@ async def inspect_all(tools: Tools) -> list[Row]:
             token = served.token(agent_principal("inspector", owner="person:tester"))
             return [
                 await inspect(tools, component, url, token, mode)
-                for component, url in sorted(served.urls().items())
+                for component, url in sorted({"whole site": served.url, **served.urls()}.items())
                 for mode in ("modern", "legacy")
             ]
 

@@ -1,8 +1,8 @@
 """A server with the names that the conformance suite calls, built and guarded as ours are.
 
 It comes from the product's factory, with the product's middleware, extension, token verifier and
-transport security. The suite can send no token, so what a gateway does is done here: a token is
-added to each request on its way in, and verified as any other.
+transport security, behind the product's door. The suite can send no token, so what a gateway does
+is done here: a token is added to each request on its way in, and verified as any other.
 """
 
 from collections.abc import AsyncIterator
@@ -17,15 +17,20 @@ from mcp.types import JSONRPCMessage
 from pydantic import AnyHttpUrl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from interlock_servers.app import LOOPBACK
+from interlock_servers.app import LOOPBACK, admitted
 from interlock_servers.identity import SCOPE_READ, LocalIssuer, TokenVerifier
 from interlock_servers.serving import agent_principal
-from interlock_servers.surface.factory import Sessions, build_server, http_app
+from interlock_servers.surface.factory import Sessions, build_server
+from interlock_servers.surface.limits import HttpLimits
+from interlock_servers.surface.streams import Streams
 from interlock_servers.surface.tasks import Tasks
+from interlock_servers.surface.together import only_reads
+from interlock_servers.surface.toolsets import Narrowing, Offer
 from interlock_tools.clock import SystemClock
 from tests.conformance import fixture_content, fixture_legacy, fixture_rounds, fixture_tasks
 
 RETRY_MS = 100
+TOOLSET = frozenset({"fixture"})
 CACHED: tuple[CacheableMethod, ...] = (
     "tools/list",
     "prompts/list",
@@ -78,33 +83,44 @@ async def fixture_app(base_url: str, *, sessions: bool) -> AsyncIterator[ASGIApp
     clock = SystemClock()
     issuer = LocalIssuer(base_url, clock)
     async with anyio.create_task_group() as background:
+        tools = [
+            *fixture_content.tools(),
+            *fixture_legacy.tools(),
+            *fixture_rounds.tools(),
+            *fixture_tasks.tools(),
+        ]
+        auth = AuthSettings(
+            issuer_url=AnyHttpUrl(base_url),
+            resource_server_url=AnyHttpUrl(f"{base_url}/mcp"),
+            required_scopes=[SCOPE_READ],
+            validate_token_resource=False,
+        )
+        offer = Offer(tools={tool.name: (TOOLSET, tool.annotations) for tool in tools})
         server = build_server(
             "interlock-conformance",
             version="0",
             instructions="Made to be tested.",
-            tools=[
-                *fixture_content.tools(),
-                *fixture_legacy.tools(),
-                *fixture_rounds.tools(),
-                *fixture_tasks.tools(),
-            ],
+            tools=tools,
             resources=fixture_content.resources(),
             templates=fixture_content.templates(),
             prompts=[*fixture_content.prompts(), *fixture_rounds.prompts()],
             complete=fixture_content.complete,
             extensions=[Tasks(fixture_tasks.jobs(background))],
-            auth=AuthSettings(
-                issuer_url=AnyHttpUrl(base_url),
-                resource_server_url=AnyHttpUrl(f"{base_url}/mcp"),
-                required_scopes=[SCOPE_READ],
-                validate_token_resource=False,
-            ),
+            middleware=[Streams(), Narrowing(offer)],
+            auth=auth,
             verifier=TokenVerifier(issuer.key_set(), base_url, clock),
             cache_hints={method: CacheHint(ttl_ms=60_000, scope="private") for method in CACHED},
             lasting=sessions,
         )
         shape = Sessions(event_store=Events(), retry_ms=RETRY_MS) if sessions else None
-        app = http_app(server, security=LOOPBACK, sessions=shape)
+        app = admitted(
+            server,
+            auth,
+            security=LOOPBACK,
+            limits=HttpLimits(),
+            proposing=[tool.name for tool in tools if not only_reads(tool)],
+            sessions=shape,
+        )
         token = issuer.token(agent_principal("conformance", owner="person:tester"))
         async with server.session_manager.run():
             yield bearing(app, token)

@@ -31,12 +31,14 @@ class Admission:
         self,
         app: ASGIApp,
         *,
+        methods: Collection[str] = ("POST",),
         proposing: Collection[str],
         metadata_url: str,
         max_body_bytes: int,
         body_within_s: float,
     ) -> None:
         self._app = app
+        self._methods = tuple(methods)
         self._proposing = frozenset(proposing)
         self._metadata_url = metadata_url
         self._max_body_bytes = max_body_bytes
@@ -74,8 +76,8 @@ class Admission:
             lacks = " ".join(sorted(missing))
             says = f"insufficient_scope: {user.display_name} lacks {lacks}; ask for it and retry"
             return _answer(403, says, self._challenge("insufficient_scope", needed))
-        if scope["method"] != "POST":
-            return Response(status_code=405, headers={"Allow": "POST"})
+        if scope["method"] not in self._methods:
+            return Response(status_code=405, headers={"Allow": ", ".join(self._methods)})
         return None
 
     def needed(self, headers: Mapping[str, str]) -> frozenset[str]:

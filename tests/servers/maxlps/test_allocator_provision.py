@@ -104,9 +104,10 @@ def test_a_report_prints_both_baselines_and_everything_it_assumes() -> None:
         "curves (h200): train p0 0 gamma 0.61",
         "1600 W + 1.22 W for each GPU watt",
         "margin 3.0%",
-        "day: modelled",
+        "day: modelled, not measured",
     ):
         assert told in text
+    assert "do not quote it" in provision(MIXES["A"], floors="relaxed").text
 
 
 def test_whole_nodes_under_a_budget() -> None:

@@ -197,6 +197,7 @@ class Provision:
         floors = ", ".join(f"{k} {KINDS[k].floors[self.floors]:.2f}" for k in kinds)
         told = {k: KINDS[k].curves[self.curves] for k in kinds}
         curves = ", ".join(f"{k} p0 {c.p0:g} gamma {c.gamma:g}" for k, c in told.items())
+        doubt = ("  work at relaxed floors: above our older table, unexplained; do not quote it",)
         return "\n".join(
             (
                 f"{self.mix.name}: under one budget, against {node.nameplate_w:.0f} W a node",
@@ -210,10 +211,11 @@ class Provision:
                 f"  curves ({self.curves}): {curves}",
                 f"  node: {float(np.asarray(host.fixed_w)):.0f} W + {host.slope:g} W for each GPU "
                 f"watt, {node.gpus} GPUs of {node.tdp_w:.0f} W; margin {self.margin:.1%}",
-                f"  day: modelled, load {self.mix.load}, peak {SMOOTH_PEAK:g} of what a replica "
-                f"can do, noise {NOISE:g} a minute common to all, latency lost above "
+                f"  day: modelled, not measured; load {self.mix.load}, peak {SMOOTH_PEAK:g} of "
+                f"what a replica can do, noise {NOISE:g} a minute for all, latency lost above "
                 f"{SATURATED:g}; training, batch and dev always at full load",
                 "  more GPUs have work to do, and cooling, network and floor to stand on",
+                *(doubt if self.floors == "relaxed" else ()),
             )
         )
 
