@@ -132,7 +132,7 @@ class Approvals:
 
         with voting(voter, change_id, approve):
             voted = await self._store.write(cast)
-        self._store.announce()
+        self._store.announce(voted)
         return voted
 
     async def withdraw(self, by: Principal, change_id: str, *, why: str) -> Change:

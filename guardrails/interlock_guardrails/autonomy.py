@@ -40,6 +40,11 @@ _GRANTS_OF = select(autonomy_grants.c.document).where(
     autonomy_grants.c.site == bindparam("at_site"),
 )
 
+_TROUBLE = select(changes.changes.c.change_id, changes.changes.c.document).where(
+    changes.changes.c.state.in_([state.value for state in AFTER_TROUBLE])
+)
+_TROUBLE_OF = _TROUBLE.where(changes.changes.c.operation == bindparam("of_operation"))
+
 
 class AutonomyGrant(BaseModel):
     """Agents may act unattended in this scope, at this site, until it expires.
@@ -244,12 +249,8 @@ def granted(
 
 def trouble_since(connection: Connection, scope: str, since: datetime) -> str | None:
     """The id of a change of this scope that failed or got stuck at `since` or later."""
-    rows = changes.changes
-    states = [state.value for state in AFTER_TROUBLE]
-    query = select(rows.c.change_id, rows.c.document).where(rows.c.state.in_(states))
-    if "." in scope:
-        query = query.where(rows.c.operation == scope)
-    for row in connection.execute(query):
+    found_by = (_TROUBLE_OF, {"of_operation": scope}) if "." in scope else (_TROUBLE, {})
+    for row in connection.execute(*found_by):
         found = readable(Change, [row.document])
         if not found:  # nobody knows what went wrong there, and when: that is no good record
             return str(row.change_id)

@@ -158,7 +158,7 @@ class BreakGlass:
             return moved, review
 
         change, review = await self._store.write(smash)
-        self._store.announce()
+        self._store.announce(change)
         said = f"{person.id} broke the glass for {review.what} ({change_id}): {reason}"
         log.critical("glass was broken", extra={"change_id": change_id, "by": person.id})
         due = review.due_at

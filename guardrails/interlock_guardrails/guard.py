@@ -35,6 +35,7 @@ from interlock_tools.operation import Arguments, DryRun, Operation
 from interlock_tools.telemetry import current_traceparent
 
 UNKNOWN_SHOWN = 5
+HANDED_MOST = 64
 ENTERS_AS = {
     Answer.ALLOW: ChangeState.AUTHORISED,
     Answer.REQUIRE_APPROVAL: ChangeState.AWAITING_APPROVAL,
@@ -92,7 +93,8 @@ class Guard:
         self.pager = pager or LogPager()
         self.operations: dict[str, Operation[Any]] = {op.name: op for op in operations}
         self.authorised = anyio.Event()
-        store.listeners.append(self.wake_worker)
+        self._handed: list[Change] | None = None  # None: the store has to be looked through
+        store.listeners.append(self.hand_over)
 
     def operation(self, name: str) -> Operation[Any]:
         """The registered operation of this name.
@@ -128,8 +130,7 @@ class Guard:
                 requester, operation_name, arguments, reason, dry_run, change_id
             )
             proposal.decided(decided, entered)
-        if entered.state is ChangeState.AUTHORISED:
-            self.wake_worker()
+        self.hand_over(entered)
         return entered
 
     async def _propose(
@@ -299,8 +300,24 @@ class Guard:
             lambda connection: self.ledger.append(connection, RecordKind.CONFIG_CHANGED, body)
         )
 
+    def hand_over(self, change: Change) -> None:
+        """Give the worker of this process a change that has just moved, before it finds it."""
+        if change.state is not ChangeState.AUTHORISED:
+            return
+        if self._handed is not None:
+            self._handed.append(change)
+            if len(self._handed) > HANDED_MOST:  # nobody works here
+                self._handed = None
+        self.authorised.set()
+
+    def take_handed(self) -> list[Change] | None:
+        """What was handed over since the last time; None: something else may be ready as well."""
+        handed, self._handed = self._handed, []
+        return handed
+
     def wake_worker(self) -> None:
-        """Say that something may be ready to execute."""
+        """Say that something may be ready to execute: the store is to be looked through."""
+        self._handed = None
         self.authorised.set()
 
     def _refuse_unknown(self, unknown: tuple[Unknown, ...]) -> Decision:

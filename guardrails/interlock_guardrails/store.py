@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from interlock_guardrails import noting
 from interlock_guardrails.engine import read_only
 from interlock_guardrails.ledger.rows import LOCK_HEAD
+from interlock_tools.change import Change
 
 T = TypeVar("T")
 
@@ -20,7 +21,8 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._snapshots = read_only(engine)
-        self.listeners: list[Callable[[], None]] = []
+        self.listeners: list[Callable[[Change], None]] = []
+        self._shared = engine.dialect.name != "sqlite"
         self._writers = anyio.CapacityLimiter(1)
         self._readers = anyio.CapacityLimiter(4)
 
@@ -36,7 +38,8 @@ class Store:
 
         def transact() -> T:
             with self.engine.begin() as connection:
-                connection.execute(LOCK_HEAD)
+                if self._shared:
+                    connection.execute(LOCK_HEAD)
                 noted = noting.begin(connection)
                 result = work(connection)
             noting.tell(noted)
@@ -44,10 +47,10 @@ class Store:
 
         return await anyio.to_thread.run_sync(transact, limiter=self._writers)
 
-    def announce(self) -> None:
-        """Say that something may be ready to begin; other processes find it at their next look."""
+    def announce(self, change: Change) -> None:
+        """Say that a change has moved; other processes find it at their next look."""
         for listen in self.listeners:
-            listen()
+            listen(change)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of its own; nothing is written."""

@@ -56,11 +56,13 @@ class Worker:
 
     async def _work(self) -> None:
         await self._make_safe_what_is_overdue()
+        self._guard.wake_worker()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._wake_regularly)
             while True:
                 ready = self._guard.authorised
-                for change in await self._look_for_work():
+                handed = self._guard.take_handed()
+                for change in await self._look_for_work() if handed is None else handed:
                     if change.change_id not in self._busy:
                         self._busy.add(change.change_id)
                         tasks.start_soon(self._advance, change)

@@ -43,7 +43,6 @@ from interlock_tools.operation import (
 
 EVALUATIONS = 3_000
 CHANGES, WARM_UP = 120, 10
-UNWOKEN = 5
 COMMITS = 100
 PATIENCE_S = 20.0
 EVALUATION_LIMIT_US, DECISION_LIMIT_US, INTENT_LIMIT_MS = 250.0, 800.0, 5.0
@@ -242,20 +241,19 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
     approvals = Approvals(store, ledger, clock, votes)
     numbers = count()
 
-    async def change(*, wake: bool) -> tuple[float, float, float]:
-        return await _change(guard, approvals, operation, next(numbers), wake=wake)
+    async def change() -> tuple[float, float, float]:
+        return await _change(guard, approvals, operation, next(numbers))
 
     async def unattended() -> float:
-        return (await _change(guard, None, operation, next(numbers), wake=True))[0]
+        return (await _change(guard, None, operation, next(numbers)))[0]
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Worker(guard).run)
-        woken = [await change(wake=True) for _ in range(WARM_UP + CHANGES)]
-        waited = [await change(wake=False) for _ in range(UNWOKEN)]
+        voted_on = [await change() for _ in range(WARM_UP + CHANGES)]
         await _grant(Autonomy(store, ledger, clock, votes, RULES), operation)
         alone = [await unattended() for _ in range(WARM_UP + CHANGES)]
         tasks.cancel_scope.cancel()
-    whole, proposed, voted = zip(*woken[WARM_UP:], strict=True)
+    whole, proposed, voted = zip(*voted_on[WARM_UP:], strict=True)
 
     def commit() -> None:
         with engine.begin() as connection:
@@ -267,7 +265,6 @@ async def _on_store(path: Path, stack: ExitStack) -> dict[str, Figure]:
         "intent_with_vote_p50_ms": median(list(whole), "ms", 1e3),
         "propose_p50_ms": median(list(proposed), "ms", 1e3),
         "vote_p50_ms": median(list(voted), "ms", 1e3),
-        "intent_with_vote_unwoken_p50_ms": median([took[0] for took in waited], "ms", 1e3),
         "bare_commit_p50_ms": median(seconds(commit, COMMITS), "ms", 1e3),
     }
 
@@ -279,7 +276,7 @@ async def _grant(autonomy: Autonomy, operation: MoveValve) -> None:
 
 
 async def _change(
-    guard: Guard, approvals: Approvals | None, operation: MoveValve, number: int, *, wake: bool
+    guard: Guard, approvals: Approvals | None, operation: MoveValve, number: int
 ) -> tuple[float, float, float]:
     """Seconds to the intent, and of these in the proposal and in the vote, where one is needed."""
     operation.acted = anyio.Event()
@@ -299,8 +296,6 @@ async def _change(
     elif change.state is not ChangeState.AUTHORISED:
         raise RuntimeError(f"the measure needs a change without a vote: {change.sentence()}")
     voted = time.perf_counter()
-    if wake:
-        guard.wake_worker()
     with anyio.fail_after(PATIENCE_S):
         await operation.acted.wait()
         while True:  # the next one needs its lock
