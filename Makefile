@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFORMANCE := build/conformance
 
-.PHONY: help demo test conformance check fmt bench powerbench twin chaos policy lock golden clean
+.PHONY: help demo test conformance check fmt bench powerbench twin day chaos policy lock golden clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -60,6 +60,9 @@ powerbench: $(STAMP) ## caps against the simple policies into reports/powerbench
 
 twin: $(STAMP)  ## the plant against public numbers into reports/twin.json; needs INTERLOCK_DATA
 	@$(BIN)/python -m interlock_evals.twin $(TWIN)
+
+day: $(STAMP)   ## a simulated day of the lab, unattended, into reports/day.json; DAY="--cut 0.18" for another grid cut
+	@$(BIN)/python -m interlock_evals.day $(DAY)
 
 chaos: $(STAMP) ## kill it a thousand times on each store into reports/chaos.json; 20 minutes
 	@$(BIN)/python -m interlock_evals.chaos $(CHAOS)
