@@ -105,7 +105,7 @@ def draw(variant: Variant, gpus: int, seed: int, curves: CurveSet, budget_ratio:
 def rated(site: Case, slack: float) -> Case:
     """The same site with racks and PDUs rated at `slack` of their share of the site's budget.
 
-    Before derating. The generator assumes 1.2; this asks what hangs on that.
+    Before derating. The generator's is fitted to the published tables; this asks what hangs on it.
     """
     tree = site.seen.tree
     uneven = np.array([name.startswith(("rack-", "pdu-")) for name in tree.names])

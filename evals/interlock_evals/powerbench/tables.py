@@ -16,7 +16,7 @@ GPUS: Final = 12_800
 FAIR: Final = ("uniform", "max_min", "proportional", "equal_deficit")
 COOLER: Final = "cooler_decode"
 COOLER_W: Final = 70.0  # a tenth of TDP
-SLACKS: Final = (1.20, 1.15, 1.10, 1.05, 1.00)  # of racks and PDUs; the generator has the first
+SLACKS: Final = (1.20, 1.15, 1.10, 1.05, 1.00)  # of racks and PDUs; the generator has the second
 
 # Percent of the optimum at BUDGETS. The site-only bound on H200 curves was published as a range,
 # 100.0 to 100.2; its middle stands here.

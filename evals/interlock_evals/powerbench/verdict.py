@@ -131,7 +131,7 @@ def diagnosis(claim: Claim, curves: str, found: Mapping[str, Figure]) -> str:
             why += f" And on decode's draw: 70 W less each gives {cooler.value:+.1f}."
         if claim.policy == "uniform":
             why += (
-                " At the assumed 1.20 the site is nearly the only full node,"
+                " At 1.20 the site is nearly the only full node,"
                 " so one cap for all loses no more than equal watts do."
             )
     return why

@@ -22,7 +22,7 @@ from interlock_tools.errors import InvalidRequestError
 from interlock_tools.power_curve import cap_for
 
 ALONE = -1  # the job of a GPU that waits for no other
-ROUNDS = 18  # of prices from nothing
+ROUNDS = 25  # of prices from nothing
 WARM_ROUNDS = 6  # from the split of an earlier, similar plan
 GROUP_ROUNDS = 2  # of prices of groups in each round; they settle along with the split
 BY_PRICE = (1.01, 1.01, 1.005, 1.0)  # surplus handed back at the split, then at the weights:
