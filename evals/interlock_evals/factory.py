@@ -15,7 +15,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from interlock_plant.jobs import jobs_of
-from interlock_plant.load import SyntheticLoad, TraceLoad
+from interlock_plant.load import Load, SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
 from interlock_plant.scenario import Scenario, parse_scenario
 from interlock_plant.site import SiteSpec
@@ -173,9 +173,11 @@ async def running_factory(
     """
     spec = site_of(site)
     jobs = jobs_of(spec)
-    load: SyntheticLoad | TraceLoad = SyntheticLoad(jobs, seed=seed)
+    load: Load = SyntheticLoad(jobs, seed=seed)
     if trace is not None:
         load = TraceLoad(jobs, trace, load)
+    if scenario is not None:
+        load = scenario.driving(jobs, load)
     plant = Plant(spec, jobs, seed=seed, start=clock.now(), load=load)
     if scenario is not None:
         scenario.prepare(plant)

@@ -19,8 +19,8 @@ TDP_W = 700.0  # H100 SXM
 LEAST_CAP_W = 200.0  # what its driver accepts
 SPREAD = 0.03  # of natural draw between pieces of silicon, standard deviation (assumed)
 DERATE = 0.12  # racks and PDUs lose up to this share of their rating
-# Rating of a rack or PDU against its share of the site's budget. No source says it: of 1.2, 1.15 and
-# 1.1 it is the one whose uniform row comes nearest to the published comparison.
+# Rating of a rack or PDU against its share of the site's budget. No source says it: of 1.2, 1.15
+# and 1.1 it is the one whose uniform row comes nearest to the published comparison.
 OVERSUBSCRIBED = 1.15
 FEED_SLACK = 1.05  # rating of a feed against its share of the site's budget (assumed)
 
@@ -41,8 +41,8 @@ class WorkClass(NamedTuple):
 
 
 # Serving draws 0.590 + 0.284 u of TDP on H100 (ML.ENERGY v3, 28 configurations), u = load of the
-# replica: prefill at high load. Decode differs by model more than by load: p10 to p90 of 366 runs of
-# the same data. Training and development draws are assumed.
+# replica: prefill at high load. Decode differs by model more than by load: p10 to p90 of 366 runs
+# of the same data. Training and development draws are assumed.
 CLASSES = (
     WorkClass("train", 0.40, 1.0, (0.86, 0.94), (0.420, 0.290), (0.0, 0.61), 1),
     WorkClass("prefill", 0.15, 1.5, (0.79, 0.874), (0.420, 0.290), (0.0, 0.61), 0),

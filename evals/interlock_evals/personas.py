@@ -33,11 +33,15 @@ class OperatorPersona:
     async def run(self) -> None:
         """Look at the queue until cancelled."""
         while True:
-            ripe = self._clock.now() - timedelta(seconds=THINKS_S)
-            for change in await self._approvals.waiting():
-                if change.created_at <= ripe and self._approves(change):
-                    await self._vote(change)
+            await self.look()
             await self._clock.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Look at the queue once, and vote on what has been thought over."""
+        ripe = self._clock.now() - timedelta(seconds=THINKS_S)
+        for change in await self._approvals.waiting():
+            if change.created_at <= ripe and self._approves(change):
+                await self._vote(change)
 
     async def _vote(self, change: Change) -> None:
         try:

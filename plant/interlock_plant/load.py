@@ -3,7 +3,7 @@
 A load is a pure function of the second, so that a plant can be replayed from any snapshot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -92,6 +92,33 @@ class TraceLoad:
     def at(self, second: int) -> Floats:
         """`u` of each job."""
         return np.where(self._serving, self._u[second % len(self._u)], self._elsewhere.at(second))
+
+
+class PointsLoad:
+    """Some jobs follow points of (second, `u`), straight between them; all others another load."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        points: Mapping[str, Sequence[tuple[int, float]]],
+        elsewhere: Load,
+    ) -> None:
+        places = {job.job_id: place for place, job in enumerate(jobs)}
+        for job_id in points:
+            if job_id not in places:
+                raise InvalidRequestError(f"there is no job {job_id!r} to load")
+        self._elsewhere = elsewhere
+        self._told = [
+            (places[job_id], np.array([at for at, _ in told]), np.array([u for _, u in told]))
+            for job_id, told in points.items()
+        ]
+
+    def at(self, second: int) -> Floats:
+        """`u` of each job; before its first point a job stands at it, after its last at that."""
+        u = self._elsewhere.at(second).copy()
+        for place, seconds, told in self._told:
+            u[place] = np.interp(second, seconds, told)
+        return u
 
 
 def trace_load(trace: RequestTrace) -> Floats:

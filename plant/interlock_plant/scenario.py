@@ -1,4 +1,4 @@
-"""Scenario files: TOML that says what goes wrong and what the grid asks, by name and second.
+"""Scenario files: TOML that says what goes wrong, what the grid asks and which load changes.
 
 ```toml
 [[faults]]
@@ -14,30 +14,41 @@ begins_s = 180
 ends_s = 10980
 target_w = 350_000
 ramp_w_per_s = 2000      # optional; else a step
+
+[[load]]
+job = "label-images"     # its `u` follows these points, straight between them, whatever drove it
+points = [[0, 0.3], [39600, 0.3], [43200, 1.0]]
 ```
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from interlock_plant.faults import Fault, FaultKind, at_moment
 from interlock_plant.grid import GridEvent, GridState, announce
+from interlock_plant.jobs import Job
+from interlock_plant.load import Load, PointsLoad
 from interlock_plant.plant import Plant
 from interlock_tools.errors import InvalidRequestError
 
 FAULT_KEYS = frozenset({"kind", "target", "at_s", "lasts_s", "xid"})
 GRID_KEYS = frozenset({"announced_s", "begins_s", "ends_s", "target_w", "ramp_w_per_s"})
+LOAD_KEYS = frozenset({"job", "points"})
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What will happen: faults by their second, grid events by the second they are announced."""
+    """What will happen: faults by their second, grid events by the second they are announced.
+
+    `loads` are the jobs whose load is told: second and `u` of each point.
+    """
 
     faults: tuple[tuple[int, Fault], ...]
     grid: tuple[tuple[int, GridEvent], ...]
+    loads: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
 
     def prepare(self, plant: Plant) -> None:
         """Hand every fault to a plant at its start; each waits there for its moment.
@@ -47,6 +58,14 @@ class Scenario:
         """
         for second, fault in self.faults:
             plant.inject(at_moment(fault, plant.start, second))
+
+    def driving(self, jobs: Sequence[Job], load: Load) -> Load:
+        """The load with the jobs that the file tells of put under it; for the plant's making.
+
+        Raises:
+            InvalidRequestError: there is no such job; names it.
+        """
+        return PointsLoad(jobs, dict(self.loads), load) if self.loads else load
 
     def announce_due(self, plant: Plant, second: int) -> None:
         """Tell the plant of the events that become known in this second."""
@@ -65,7 +84,7 @@ def parse_scenario(text: str) -> Scenario:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidRequestError(f"the scenario is not TOML: {error}") from None
-    unknown = sorted(set(raw) - {"faults", "grid"})
+    unknown = sorted(set(raw) - {"faults", "grid", "load"})
     if unknown:
         raise InvalidRequestError(f"the scenario: there is no key {unknown[0]!r}")
     events = tuple(_event(number, entry) for number, entry in _entries(raw, "grid"))
@@ -73,7 +92,8 @@ def parse_scenario(text: str) -> Scenario:
     for _, event in events:
         announce(together, event, 0)  # two that overlap are found now, not in the middle of a run
     faults = tuple(_fault(number, entry) for number, entry in _entries(raw, "faults"))
-    return Scenario(faults, events)
+    loads = tuple(_load(number, entry) for number, entry in _entries(raw, "load"))
+    return Scenario(faults, events, loads)
 
 
 def _fault(number: int, entry: Mapping[str, Any]) -> tuple[int, Fault]:
@@ -105,6 +125,28 @@ def _event(number: int, entry: Mapping[str, Any]) -> tuple[int, GridEvent]:
         _number(entry, "ramp_w_per_s", where) if "ramp_w_per_s" in entry else inf,
     )
     return announced_s, event
+
+
+def _load(number: int, entry: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, float], ...]]:
+    where = f"load {number}"
+    _only(entry, LOAD_KEYS, where)
+    job, given = entry.get("job"), entry.get("points")
+    if not isinstance(job, str) or not job:
+        raise InvalidRequestError(f"{where}: job must be the name of a job")
+    if not isinstance(given, list) or not given:
+        raise InvalidRequestError(f"{where}: points must be a list of [second, u]")
+    points: list[tuple[int, float]] = []
+    for point in given:
+        if not isinstance(point, list) or len(point) != 2:
+            raise InvalidRequestError(f"{where}: a point is [second, u], not {point!r}")
+        pair = {"second": point[0], "u": point[1]}
+        points.append((_whole(pair, "second", where), _number(pair, "u", where)))
+        if not 0.0 <= points[-1][1] <= 1.0:
+            raise InvalidRequestError(f"{where}: u must be in [0, 1], not {points[-1][1]}")
+    seconds = [second for second, _ in points]
+    if sorted(set(seconds)) != seconds:
+        raise InvalidRequestError(f"{where}: the seconds of its points must rise")
+    return job, tuple(points)
 
 
 def _entries(raw: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interlock_evals.svg import Picture, as_svg
 from interlock_evals.twin import CHECKS, Check, Data, data_from_environment
-from interlock_evals.twin.check import Picture
-from interlock_evals.twin.picture import as_svg
 from interlock_evals.twin.row import CLOCKS, Row, power_left, run
 from interlock_plant.arrays import Floats
 from interlock_tools.errors import InvalidRequestError

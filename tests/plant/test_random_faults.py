@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from interlock_plant import (
@@ -191,6 +192,42 @@ def test_a_scenario_that_is_wrong_is_refused_where_it_is_wrong(
     """A scenario that does nothing looks like a site that needs nothing."""
     with pytest.raises(InvalidRequestError, match=message):
         parse_scenario(SCENARIO.replace(old, new))
+
+
+LOADS = """
+[[load]]
+job = "label-images"
+points = [[10, 0.2], [20, 1.0]]
+"""
+
+
+def test_a_scenario_can_tell_how_hard_a_job_works() -> None:
+    """A breaker is driven to its limit by work that grows, not by a fault."""
+    scenario, still = parse_scenario(LOADS), SteadyLoad(JOBS, 0.5)
+    load = scenario.driving(JOBS, still)
+    place = [job.job_id for job in JOBS].index("label-images")
+    told = [float(load.at(second)[place]) for second in (0, 10, 15, 20, 99)]
+    assert told == pytest.approx([0.2, 0.2, 0.6, 1.0, 1.0])
+    assert np.delete(load.at(15), place) == pytest.approx(0.5)
+    assert parse_scenario("").driving(JOBS, still) is still
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("label-images", "nobody", "no job 'nobody'"),
+        ('job = "label-images"', "", "job must be"),
+        ("[[10, 0.2], [20, 1.0]]", "[]", "points must be"),
+        ("[20, 1.0]", "[20]", r"a point is \[second, u\]"),
+        ("[20, 1.0]", "[20, 1.5]", r"u must be in \[0, 1\]"),
+        ("[20, 1.0]", "[10, 1.0]", "must rise"),
+        ("points", "dots", "no key 'dots'"),
+    ],
+)
+def test_a_load_that_cannot_be_is_refused(old: str, new: str, message: str) -> None:
+    """A load that is not followed looks like a job that is always as it was."""
+    with pytest.raises(InvalidRequestError, match=message):
+        parse_scenario(LOADS.replace(old, new)).driving(JOBS, SteadyLoad(JOBS))
 
 
 def test_grid_events_that_overlap_are_found_before_anything_runs() -> None:

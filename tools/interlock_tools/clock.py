@@ -76,6 +76,11 @@ class ManualClock:
         self._sleepers.append((self._now + timedelta(seconds=seconds), due))
         await due.wait()
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for it: whoever steps it can tell when everybody has come to rest."""
+        return len(self._sleepers)
+
     def advance(self, seconds: float) -> None:
         """Move the clock on and wake whoever is due.
 

@@ -6,22 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
-from interlock_plant.arrays import Floats
+from interlock_evals.svg import Picture
 from interlock_tools.errors import InvalidRequestError
 
 VARIABLE = "INTERLOCK_DATA"
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
-
-
-class Picture(NamedTuple):
-    """Lines over one x axis, to be drawn."""
-
-    title: str
-    x_label: str
-    y_label: str
-    lines: dict[str, tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)

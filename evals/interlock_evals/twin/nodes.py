@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from interlock_evals.twin.check import START, Check, Data, Finding, Picture
+from interlock_evals.svg import Picture
+from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import (
     Job,
     JobClass,

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from interlock_evals.twin.check import START, Check, Data, Finding, Picture
+from interlock_evals.svg import Picture
+from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_plant.arrays import Floats
 from interlock_plant.parameters import (

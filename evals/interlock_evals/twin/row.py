@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interlock_evals.twin.check import START, Check, Data, Finding, Picture
+from interlock_evals.svg import Picture
+from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site, parse_trace
 from interlock_plant.arrays import Floats
 from interlock_plant.load import trace_load

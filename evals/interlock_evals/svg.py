@@ -1,17 +1,25 @@
 """Small pictures as SVG text: lines over one x axis, with no library."""
 
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from interlock_evals.twin.check import Picture
 from interlock_plant.arrays import Floats
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
 COLOURS: Final = ("#444444", "#0a7d3c", "#c0392b", "#2471a3")
 TICKS = 5
+
+
+class Picture(NamedTuple):
+    """Lines over one x axis, to be drawn."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: dict[str, tuple[Floats, Floats]]
 
 
 def as_svg(picture: Picture) -> str:

@@ -1,0 +1,205 @@
+"""Runs a day: steps plant, twins, agent and people in one order, and settles before the next.
+
+The agent is asked every two seconds, as it asks itself; the BMS says its values every ten seconds
+while nothing is under way, and every second while a change is; the grid's targets come signed.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from interlock_agents.power import OBSERVE_EVERY_S, Note, PowerAgent
+from interlock_evals.day.record import DayRecord
+from interlock_evals.day.rig import POWER_AGENT, START, Rig, running_rig, until
+from interlock_evals.day.story import Story
+from interlock_evals.personas import THINKS_S, OperatorPersona
+from interlock_plant.grid import GridEvent
+from interlock_plant.trace import RequestTrace
+from interlock_servers.transports.broker import Kind
+from interlock_tools.change import Change, ChangeState
+from interlock_tools.errors import ComponentError
+from interlock_tools.identity import Target
+
+BMS_EVERY_S: Final = 10
+PAGE: Final = 200
+# One control delay: the agent looks every 2 s, a person thinks for 4 s and looks once a second, the
+# worker begins at once, caps follow within 1 s and the meter shows it in the next second. Twice
+# that, so that one repeated look is no violation.
+CONTROL_DELAY_S: Final = 2 * (OBSERVE_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
+RULE_OF_PEOPLE: Final = (
+    f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
+    " it was asked, at any hour; nobody else votes"
+)
+
+
+@dataclass
+class Day:
+    """What came of it."""
+
+    story: Story
+    traced: bool
+    record: DayRecord
+    notes: list[Note] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    sent: list[tuple[GridEvent, str]] = field(default_factory=list)
+    troubles: Counter[str] = field(default_factory=Counter)
+    wall_s: float = 0.0
+    ledger_size: int = 0
+    ledger_verified: bool = False
+    ledger_says: str = ""
+
+    @property
+    def by_state(self) -> Counter[str]:
+        """Changes by the state in which the day left them."""
+        return Counter(str(change.state) for change in self.changes)
+
+    @property
+    def by_rule(self) -> Counter[str]:
+        """How often each rule decided on a proposal, with what it answered."""
+        return Counter(
+            f"{change.operation} {change.decision.answer.value}: {rule.rule_id}"
+            for change in self.changes
+            if change.decision is not None
+            for rule in change.decision.rules
+        )
+
+    @property
+    def by_people(self) -> Counter[str]:
+        """What people said yes to, by operation."""
+        return Counter(
+            change.operation
+            for change in self.changes
+            if any(step.state is ChangeState.AUTHORISED for step in change.history)
+        )
+
+
+async def run_day(
+    story: Story,
+    folder: Path,
+    *,
+    trace: RequestTrace | None,
+    seed: int = 0,
+    broker: Kind | None = None,
+    watch: Callable[[int], None] = lambda second: None,
+) -> Day:
+    """Run it; store, keys and export go to `folder`, and `watch` hears of every second.
+
+    Raises:
+        UnavailableError: a part did not come up, or came to no rest.
+    """
+    began_s = time.monotonic()
+    async with running_rig(story, folder, trace=trace, seed=seed, broker=broker) as rig:
+        record = DayRecord(rig.plant, story.seconds, CONTROL_DELAY_S)
+        day = Day(story, trace is not None, record)
+        await _Course(rig, day).run(watch)
+        day.changes = await _all_changes(rig)
+        await _prove(rig, folder, day)
+    day.wall_s = time.monotonic() - began_s
+    return day
+
+
+class _Course:
+    """The order of things in each second."""
+
+    def __init__(self, rig: Rig, day: Day) -> None:
+        self._rig, self._day = rig, day
+        self._busy = False
+        self._agent = PowerAgent(rig.servers, rig.clock, self._told)
+        self._operator = OperatorPersona(
+            rig.site.approvals, rig.clock, lambda change: change.requester.id == POWER_AGENT.id
+        )
+        self._here = Target(kind="site", id=rig.plant.site.name)
+
+    async def run(self, watch: Callable[[int], None]) -> None:
+        rig, plant = self._rig, self._rig.plant
+        for second in range(self._day.story.seconds):
+            for announced_s, event in self._day.story.scenario.grid:
+                if announced_s == second:
+                    await self._announce(event)
+            plant.step()
+            rig.clock.advance(1.0)
+            self._day.record.take()
+            await rig.flex_agent.step()
+            if self._busy or plant.second % BMS_EVERY_S == 0:
+                await self._meters()
+            if plant.second % int(OBSERVE_EVERY_S) == 0:
+                await self._agent_looks()
+            if self._busy:
+                await self._operator.look()
+                self._busy = bool(await rig.settle())
+            watch(plant.second)
+
+    async def _announce(self, event: GridEvent) -> None:
+        """The grid's word, signed, on the bus; the day goes on once both ends have heard it."""
+        rig = self._rig
+        heard = rig.flex_agent.heard + 1
+        name = await rig.grid.set_target(
+            event.target_w,
+            start=START + timedelta(seconds=event.begins_s),
+            end=START + timedelta(seconds=event.ends_s),
+        )
+        self._day.sent.append((event, name))
+
+        async def known() -> bool:
+            grid = await rig.servers.call("flex", "grid_limit")
+            coming = grid.get("next") or {}
+            return name in {grid.get("correlation_id"), coming.get("correlation_id")}
+
+        await until(known, f"the target {name}")
+        with anyio.fail_after(10.0):
+            await rig.flex_agent.wait_heard(heard)
+
+    async def _meters(self) -> None:
+        now = self._rig.clock.now()
+        await self._rig.bms.publish_once()
+        if self._rig.plant.second % BMS_EVERY_S == 0:  # then it beats, after everything else
+            await self._rig.until_heard("bus.bms_alive", self._here, now)
+
+    async def _agent_looks(self) -> None:
+        try:
+            await self._agent.step()
+        except ComponentError as error:  # as its own loop does: it looks again
+            self._day.troubles[str(error)[:200]] += 1
+
+    def _told(self, note: Note) -> None:
+        self._day.notes.append(note)
+        if note.kind == "proposed":
+            self._busy = True
+
+
+async def _all_changes(rig: Rig) -> list[Change]:
+    """Every change of the day, oldest first."""
+    found: list[Change] = []
+    while True:
+        before = found[-1].change_id if found else None
+        page = await rig.site.guard.latest(PAGE, before=before)
+        found += page
+        if len(page) < PAGE:
+            return found[::-1]
+
+
+async def _prove(rig: Rig, folder: Path, day: Day) -> None:
+    """Export the ledger and let the stand-alone verifier, in a process of its own, judge it."""
+    ledger, export = rig.site.ledger, folder / "ledger.jsonl"
+
+    def settle() -> int:
+        ledger.flush()
+        ledger.checkpoint()
+        ledger.export(export)
+        return ledger.size_and_root()[0]
+
+    day.ledger_size = await anyio.to_thread.run_sync(settle)
+    verifier = [sys.executable, "-m", "interlock_guardrails.ledger.verify"]
+    ran = await anyio.run_process(
+        [*verifier, str(export), "--key", rig.site.ledger_key], check=False
+    )
+    day.ledger_verified = ran.returncode == 0
+    day.ledger_says = (ran.stdout or ran.stderr).decode().strip()
