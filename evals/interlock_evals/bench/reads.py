@@ -24,7 +24,6 @@ from interlock_evals.bench.measured import Measured, median
 from interlock_evals.reports import Figure, Promise
 
 ROUNDS, PAIRS, WARM_UP = 9, 60, 30
-CPU_CALLS = 600
 IN_FLIGHT, FLIGHT_CALLS, FLIGHT_ROUNDS = 16, 480, 5
 STARTS = 5
 FLOW = "interlock_evals.bench.flow"
@@ -64,9 +63,14 @@ async def _measure() -> dict[str, Figure]:
         guarded = await stack.enter_async_context(_over_http("guarded"))
         bare = await stack.enter_async_context(_over_http("bare"))
         whole = await _in_turns(guarded.by_client, bare.by_client)
+        before_s = _used_s(guarded.pid), _used_s(bare.pid)
         wire = await _in_turns(guarded.by_http, bare.by_http)
-        cpu = [await _cpu_s(server) for server in (guarded, bare)]
-        calls = [(await _calls_per_s(guarded), await _calls_per_s(bare)) for _ in _rounds()]
+        calls_made = ROUNDS * PAIRS + WARM_UP
+        cpu = [
+            (_used_s(server.pid) - was_s) / calls_made
+            for server, was_s in zip((guarded, bare), before_s, strict=True)
+        ]
+        calls = [await _both_calls_per_s(guarded, bare, turn) for turn in range(FLIGHT_ROUNDS)]
     async with AsyncExitStack() as stack:
         piped = [await stack.enter_async_context(_over_stdio(w)) for w in ("guarded", "bare")]
         stdio = await _in_turns(*piped)
@@ -75,18 +79,14 @@ async def _measure() -> dict[str, Figure]:
         **_figures("", *whole),
         **_figures("_on_the_wire", *wire),
         **_figures("_stdio", *stdio),
-        "guarded_read_cpu_ms": Figure(cpu[0] * 1e3, "ms", CPU_CALLS),
-        "bare_read_cpu_ms": Figure(cpu[1] * 1e3, "ms", CPU_CALLS),
-        "guarded_read_cpu_ratio": Figure(cpu[0] / cpu[1], "", CPU_CALLS),
+        "guarded_read_cpu_ms": Figure(cpu[0] * 1e3, "ms", calls_made),
+        "bare_read_cpu_ms": Figure(cpu[1] * 1e3, "ms", calls_made),
+        "guarded_read_cpu_ratio": Figure(cpu[0] / cpu[1], "", calls_made),
         "guarded_read_calls_per_s": median([ours for ours, _ in calls], "calls/s"),
         "bare_read_calls_per_s": median([theirs for _, theirs in calls], "calls/s"),
         "guarded_read_calls_ratio": median([ours / theirs for ours, theirs in calls], ""),
         "stdio_start_s": median(starts, "s"),
     }
-
-
-def _rounds() -> range:
-    return range(FLIGHT_ROUNDS)
 
 
 def _figures(suffix: str, guarded: list[list[float]], bare: list[list[float]]) -> dict[str, Figure]:
@@ -121,17 +121,17 @@ async def _in_turns(guarded: Ask, bare: Ask) -> tuple[list[list[float]], list[li
     return ours, theirs
 
 
-async def _cpu_s(server: Server) -> float:
-    """What one call costs the server's process, user and system together."""
-    before = _used_s(server.pid)
-    for _ in range(CPU_CALLS):
-        await server.by_http()
-    return (_used_s(server.pid) - before) / CPU_CALLS
-
-
 def _used_s(pid: int) -> float:
+    """What a process has used so far, user and system together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+async def _both_calls_per_s(guarded: Server, bare: Server, turn: int) -> tuple[float, float]:
+    """Of the guarded and the bare one; who is first changes from round to round."""
+    order = (guarded, bare) if turn % 2 else (bare, guarded)
+    took = {server.pid: await _calls_per_s(server) for server in order}
+    return took[guarded.pid], took[bare.pid]
 
 
 async def _calls_per_s(server: Server) -> float:
