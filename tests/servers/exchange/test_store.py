@@ -126,7 +126,7 @@ def test_only_the_owner_of_a_point_is_believed() -> None:
     assert (seen.value, seen.foreign_publishers) == (10.0, ("MEPAI",))
     assert "foreign_value" in store.deviations
     owned = METER | {"integration": "MEPAI"}
-    store.ingest(METADATA, json.dumps(owned).encode(), NOW, retained=True)
+    store.ingest(METADATA, json.dumps(owned).encode(), NOW, retained=False)
     seen = reading(the_point(store), NOW, FRESH_S)
     assert (seen.value, seen.publisher, seen.foreign_publishers) == (99.0, "MEPAI", ("PUB",))
 
