@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
-from interlock_servers.transports import mqtt
+from interlock_servers.transports import mqtt, mqtt_connection
 from interlock_servers.transports.broker import Kind, installed_kinds, local_broker
 from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings, check_topic
 from interlock_tools.clock import SystemClock
@@ -259,7 +259,7 @@ async def test_a_broker_that_accepts_and_says_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A gateway may accept for a broker that is dead."""
-    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(mqtt_connection, "CONNECT_TIMEOUT_S", 0.3)
     with anyio.fail_after(20):
         async with (
             scripted(ScriptedBroker(connack=None)) as mute,

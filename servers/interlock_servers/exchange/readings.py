@@ -119,11 +119,15 @@ class Meter(Answer):
 
 
 class Node(_Frozen):
-    """One thing of the power or coolant path; `distance` is in steps from where one asked."""
+    """One thing of the power or coolant path; `distance` is in steps from where one asked.
+
+    `lost`: whether it loses power or coolant altogether when the start fails; None upwards.
+    """
 
     id: str
     kind: Literal["meter", "equipment", "rack", "unknown"]
     distance: int
+    lost: bool | None = None
 
 
 class Topology(Answer):
@@ -134,6 +138,7 @@ class Topology(Answer):
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     truncated: bool
+    warnings: tuple[str, ...] = ()
 
 
 class Heartbeat(_Frozen):
