@@ -29,7 +29,7 @@ from interlock_servers.exchange.readings import (
     reading,
 )
 from interlock_servers.exchange.safety import Safety, safety
-from interlock_servers.exchange.search import named, scan
+from interlock_servers.exchange.search import belongs_to, named, scan
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.store import (
     Catalogue,
@@ -99,6 +99,10 @@ class ExchangeClient:
     def site_id(self) -> str:
         """The site whose bus this is."""
         return self._settings.site_id
+
+    def now(self) -> datetime:
+        """This moment, by the one clock."""
+        return self._clock.now()
 
     @property
     def store(self) -> PointStore:
@@ -256,7 +260,7 @@ class ExchangeClient:
         if direction not in {"down", "up"} or not 1 <= limit <= MAX_NODES:
             raise InvalidRequestError(f"direction is down or up, limit 1 to {MAX_NODES}")
         catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
-        start = self._whose(start_id)
+        start = belongs_to(self._store, start_id)
         if self._kind(start, catalogue) == "unknown" and start not in catalogue.served_by:
             raise NotFoundError(
                 f"nothing on the bus is called {start_id!r}; site_power lists meters and racks"
@@ -343,6 +347,10 @@ class ExchangeClient:
         check_filter(topic_filter)
         return await self._taps.collect(topic_filter, max_messages, max_duration_s)
 
+    def subscriptions(self) -> tuple[str, ...]:
+        """The filters that we listen to."""
+        return tuple(topic_filter for topic_filter, _ in self._settings.subscriptions())
+
     def _tell_bus(self, broker: str | None) -> None:
         said = "connected" if broker else "lost"
         self._store.events.add(EventKind.BUS, broker or "bus", None, said, self._clock.now())
@@ -368,14 +376,6 @@ class ExchangeClient:
             and not p.metadata.is_setpoint
         ]
         return power(kind, subject_id, found, now, self._settings.fresh_s)
-
-    def _whose(self, name: str) -> str:
-        """The thing that a point's key belongs to; any other name as it is."""
-        point = self._store.point(name)
-        if point is None or point.metadata is None:
-            return name
-        said = point.metadata
-        return said.associate_id or said.object_id or said.rack_location_id or name
 
     def _kind(
         self, name: str, catalogue: Catalogue

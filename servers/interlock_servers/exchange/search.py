@@ -38,3 +38,12 @@ def scan(
         if len(found) > limit:
             break
     return found[: limit + 1]
+
+
+def belongs_to(store: PointStore, name: str) -> str:
+    """The thing that a point's key belongs to; any other name as it is."""
+    point = store.point(name)
+    if point is None or point.metadata is None:
+        return name
+    said = point.metadata
+    return said.associate_id or said.object_id or said.rack_location_id or name
