@@ -282,7 +282,7 @@ def _key(reading: Reading) -> str:
 
 
 def _at(past: Past) -> str:
-    return past.at.isoformat()
+    return f"{past.at.isoformat()} {past.value} {past.quality}"  # a source may say two at once
 
 
 def _number(event: Event) -> str:

@@ -56,7 +56,7 @@ def offer_upstream(face: Face, client: ExchangeClient, *, origin: Origin) -> Non
         operation_action: Literal["send", "receive"] | None = None,
         limit: Annotated[int, Field(ge=1, le=200)] = 20,
     ) -> Topics:
-        """Search the specification for topics."""
+        """Search the specification for topics of the bus."""
         found = [
             space
             for space in spaces()
@@ -99,7 +99,7 @@ def offer_upstream(face: Face, client: ExchangeClient, *, origin: Origin) -> Non
         max_messages: Messages = 100,
         max_duration_s: Annotated[float, Field(gt=0, le=30)] = 5.0,
     ) -> Heardings:
-        """Live messages, for 8 s at most."""
+        """Live messages of the bus, for 8 s at most."""
         heard = client.subscriptions()
         check_filter(topic_filter)
         if not any(_meets(topic_filter, mine) for mine in heard):
