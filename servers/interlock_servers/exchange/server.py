@@ -6,7 +6,7 @@ from pydantic import Field
 
 from interlock_guardrails.guard import Guard
 from interlock_servers.exchange.client import ExchangeClient
-from interlock_servers.exchange.events import Event, EventKind
+from interlock_servers.exchange.events import Event
 from interlock_servers.exchange.models import moment
 from interlock_servers.exchange.readings import Answer, Node, Power, Reading
 from interlock_servers.exchange.resources import offer_resources
@@ -50,6 +50,7 @@ dsx_exchange_*: topics of the specification and raw messages. rejected: messages
 deviations: departures from the specification that were accepted.
 """
 
+Kind = Literal["leak", "isolation", "request", "state", "meaning", "machine", "grid", "bus"]
 Ident = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -238,7 +239,7 @@ def exchange_face(client: ExchangeClient, *, guard: Guard, who: WhoCalls) -> Fac
 
     @face.read
     async def list_events(
-        kind: EventKind | None = None,
+        kind: Kind | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
         fields: Fields = None,

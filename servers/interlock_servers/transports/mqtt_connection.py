@@ -117,6 +117,7 @@ class Link:
         self._changed = asyncio.Event()
         self._token: Token | None = None
         self._fresher: Token | None = None
+        self._renewal_s: float | None = None
         self._look_after_s = 0.0
 
     @property
@@ -190,8 +191,10 @@ class Link:
             self._fresher or self._settings.read_token(self._clock.now()),
             None,
         )
+        now = self._clock.now()
         if self._token is not None:
-            self._token.check(self._clock.now())
+            self._token.check(now)
+        self._renewal_s = renew_at_s(self._token, now, self._settings.renew_before_s)
         if self._settings.username is not None:
             secret = None if self._token is None else self._token.secret
             connection.username_pw_set(self._settings.username, secret)
@@ -216,10 +219,10 @@ class Link:
         connection.loop_start()
         if not connection.answered.wait(self._patience_s):
             connection.why_ended = f"no CONNACK in {self._patience_s:g} s"
-        renewal_s = renew_at_s(self._token, self._clock.now(), self._settings.renew_before_s)
         while not self._stop.is_set() and not connection.why_ended:
             if connection.ended.wait(LOOK_EVERY_S):
                 break
+            renewal_s = self._renewal_s
             if renewal_s is not None and self._clock.now().timestamp() >= renewal_s:
                 self._renew(connection)
         self._end(connection)

@@ -200,7 +200,6 @@ def test_a_message_of_the_grid_is_told_as_unverified_and_holds_nothing() -> None
 # What the guard is told
 
 
-@pytest.mark.trap("EX-R24")
 async def test_the_guard_is_told_heat_flow_leak_isolation_feeds_and_age() -> None:
     """Each of the oldest reading in it."""
     hall = two_feeds()
