@@ -45,6 +45,12 @@ class Hall:
         assert self.hear(f"BMS/v1/PUB/Metadata/{tail}", said), self.store.rejected
         return tail
 
+    def describe_or_not(self, tail: str) -> bool:
+        """The same, which may be refused."""
+        object_type, point_type = tail.split("/")[:2]
+        said = {"objectType": object_type, "pointType": point_type, "engUnit": "kW"}
+        return self.hear(f"BMS/v1/PUB/Metadata/{tail}", said)
+
     def say(self, tail: str, number: object, *, quality: object = 1, by: str = "PUB") -> bool:
         """A point's value of this moment."""
         said = {"value": number, "timestamp": self.now_ms, "quality": quality}
