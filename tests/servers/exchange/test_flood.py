@@ -27,6 +27,12 @@ OLDER = Compatibility(old_topics=True, old_rack_names=True)
 TAILS = ("Rack/RackPower/a", "CDU/LiquidTemperature/a", "PowerMeter/ActivePower/a")
 UNITS = ("kW", "W", "C", "F", "")
 
+METER = TAILS[2]
+BEGINNING: tuple[tuple[Any, ...], ...] = (
+    ("describe", METER, {"engUnit": "kW", "objectId": "a"}, False),
+    ("say", METER, "PUB", 47),
+)
+
 ids = st.sampled_from(["a", "b", "c"])
 meanings = st.fixed_dictionaries(
     {"engUnit": st.sampled_from(UNITS), "objectId": ids},
@@ -64,7 +70,7 @@ def test_a_good_value_is_what_its_owner_said_last_under_the_meaning_that_is_show
     hall = Hall()
     meaning: dict[str, tuple[object, ...]] = {}
     said: dict[tuple[str, str], tuple[int, tuple[object, ...] | None]] = {}
-    for step in story:
+    for step in (*BEGINNING, *story):
         match step:
             case ("describe", tail, fields, retained):
                 object_type, point_type, _ = tail.split("/")

@@ -75,8 +75,13 @@ def test_the_leak_of_a_tray_is_information_beside_the_rack() -> None:
 def test_a_request_of_minus_one_is_unknown() -> None:
     """-1 is `unknown`, and not `not requested`."""
     hall = Hall()
+    texts = {"Unknown": -1, "NoIsolationRequested": 0, "IsolationRequested": 1}
+    states = [{"value": number, "text": text} for text, number in texts.items()]
     tail = hall.describe(
-        "Rack/RackLiquidIsolationRequest/x/r1", rackLocationId="r1", integration="NICO"
+        "Rack/RackLiquidIsolationRequest/x/r1",
+        rackLocationId="r1",
+        integration="NICO",
+        stateText=states,
     )
     hall.say(tail, -1, by="NICO")
     assert rack(hall).liquid_requested is None
