@@ -49,17 +49,16 @@ class Ring:
 
     def add(self, timestamp_ms: int, value: float | None, quality: int, budget: Budget) -> None:
         """Take one reading up; it replaces the oldest where there is no room for one more."""
-        numbers, number = self._numbers, math.nan if value is None else value
-        if self._at == 0 and budget.left > 0 and len(numbers) < SAMPLES_PER_POINT * _WIDTH:
+        sample = (timestamp_ms, math.nan if value is None else value, quality)
+        if not -(2**31) < quality < 2**31:  # no float may round it to 1
+            sample = (timestamp_ms, sample[1], -1)
+        numbers, at = self._numbers, self._at
+        if at == 0 and budget.left > 0 and len(numbers) < SAMPLES_PER_POINT * _WIDTH:
             budget.left -= 1
-            numbers.extend((timestamp_ms, number, _quality(quality)))
-            return
-        if not numbers:
-            return
-        at = self._at
-        numbers[at], numbers[at + 1] = timestamp_ms, number
-        numbers[at + 2] = _quality(quality)
-        self._at = (at + _WIDTH) % len(numbers)
+            numbers.extend(sample)
+        elif numbers:
+            numbers[at], numbers[at + 1], numbers[at + 2] = sample
+            self._at = (at + _WIDTH) % len(numbers)
 
     def clear(self, budget: Budget) -> None:
         """Forget all of it and give the room back."""
@@ -77,7 +76,3 @@ class Ring:
             )
             for at in range(0, len(numbers), _WIDTH)
         ]
-
-
-def _quality(quality: int) -> int:
-    return quality if -(2**31) < quality < 2**31 else -1  # no float may round it to 1

@@ -259,7 +259,7 @@ class PointStore:
         good = slot.good.get(publisher)
         if value.quality == 1 and value.value is not None:
             slot.good[publisher] = value
-        if publisher == slot.owner and (before is None or before[:3] != value[:3]):
+        if publisher == slot.owner and not _repeats(before, value):
             slot.remeant = False
             slot.ring.add(value.timestamp_ms, value.value, value.quality, self._samples)
             if good is not None and good.value != value.value and slot.metadata is not None:
@@ -340,6 +340,16 @@ class PointStore:
             self.events.add(EventKind.MEANING, slot.topic.key, said, now, at)
         elif before is not None and before.owner != metadata.owner:
             slot.ring.clear(self._samples)
+
+
+def _repeats(before: PointValue | None, value: PointValue) -> bool:
+    """Whether it says again what was said: a replay, or a broker's second copy."""
+    return (
+        before is not None
+        and before.timestamp_ms == value.timestamp_ms
+        and before.value == value.value
+        and before.quality == value.quality
+    )
 
 
 def _count(counters: dict[str, Example], name: str, topic: str, detail: str, at: datetime) -> None:
