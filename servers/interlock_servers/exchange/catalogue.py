@@ -77,13 +77,20 @@ def catalogue_of(
         served_by=_frozen(served_by),
         media=media,
         conflicts={
-            name: " and ".join(sorted(f"{kind} {said!r}" for kind, said in of))
+            name: " and ".join(f"{kind} {said!r}" for kind, said in sorted(claimants))
             for name, of in claims.items()
-            if len(of) > 1
+            if len(claimants := _claimants(of)) > 1
         },
         heartbeats=tuple(k for k, topic, _ in ordered if topic.point_type in HEARTBEATS),
         leaks=tuple(k for k, topic, _ in ordered if topic.point_type == "LeakDetect"),
     )
+
+
+def _claimants(of: set[tuple[str, str | None]]) -> set[tuple[str, str]]:
+    """Who claims one id; a point that names nobody is of whoever else is of its kind."""
+    named = {(kind, said) for kind, said in of if said is not None}
+    kinds = {kind for kind, _ in named}
+    return named | {(kind, "") for kind, said in of if said is None and kind not in kinds}
 
 
 def _frozen(lists: dict[str, list[str]] | dict[str, dict[str, None]]) -> dict[str, tuple[str, ...]]:

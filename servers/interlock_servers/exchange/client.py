@@ -318,9 +318,9 @@ class ExchangeClient:
         self.point(key)
         return self._store.samples(key)
 
-    def safety(self) -> tuple[Safety, ...]:
-        """Leaks and isolation of every rack and of all other equipment that can leak."""
-        return safety(self._store, self._clock.now(), self._settings.fresh_s)
+    def safety(self, rack_id: str | None = None) -> tuple[Safety, ...]:
+        """Leaks and isolation of one rack, or of every rack and all equipment that can leak."""
+        return safety(self._store, self._clock.now(), self._settings.fresh_s, rack_id)
 
     def events(self) -> list[Event]:
         """What happened lately, newest first."""

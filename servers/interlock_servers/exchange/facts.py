@@ -105,7 +105,7 @@ class ExchangeFacts:
         return _fact(need, value, min(moments))
 
     def _safety(self, need: FactNeed) -> Fact | Unknown:
-        one = next(s for s in self._client.safety() if (s.kind, s.id) == ("rack", need.subject.id))
+        (one,) = self._client.safety(need.subject.id)
         if one.measured_at is None:
             return _unknown(need, one.why or "none of its states is known")
         if need.kind == RACK_LEAK:
@@ -127,6 +127,9 @@ class ExchangeFacts:
         beats = self._client.heartbeats()
         if beats.bms_alive is not True:  # an old value and an unchanged one look the same
             return _unknown(need, f"the BMS is not known to be alive: {beats.why}")
+        conflict = self._client.store.catalogue().conflicts.get(subject_id)
+        if conflict is not None:
+            return _unknown(need, f"two things claim this id: {conflict}")
         found = self._client.power(kinds[kind], subject_id).power
         if found.power_w is None or found.measured_at is None:
             return _unknown(need, found.why or str(found.state))

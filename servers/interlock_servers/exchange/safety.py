@@ -55,12 +55,16 @@ class Safety(NamedTuple):
         return self.kind == "rack" and self.leak is False and not any(busy)
 
 
-def safety(store: PointStore, now: datetime, fresh_s: float) -> tuple[Safety, ...]:
-    """All racks, then all other equipment with a leak sensor, each in the order of its id."""
+def safety(
+    store: PointStore, now: datetime, fresh_s: float, rack_id: str | None = None
+) -> tuple[Safety, ...]:
+    """All racks, then all other equipment with a leak sensor, by id; or one rack alone."""
     catalogue = store.catalogue()
+    if rack_id is not None:
+        return (rack_safety(rack_id, store.points(catalogue.by_rack[rack_id]), now, fresh_s),)
     racks = (
-        rack_safety(rack_id, store.points(keys), now, fresh_s)
-        for rack_id, keys in sorted(catalogue.by_rack.items())
+        rack_safety(name, store.points(keys), now, fresh_s)
+        for name, keys in sorted(catalogue.by_rack.items())
     )
     return (*racks, *(_equipment(p, now, fresh_s) for p in store.points(catalogue.leaks)))
 

@@ -84,15 +84,12 @@ def exchange_face(client: ExchangeClient, *, guard: Guard, who: WhoCalls) -> Fac
 
     @face.read
     async def list_points(
-        object_type: Annotated[
-            str | None, Field(description="such as PowerMeter, Rack, CDU")
-        ] = None,
-        point_type: Annotated[
-            str | None, Field(description="such as RackPower, RackLeakDetect")
-        ] = None,
+        object_type: Annotated[str | None, Field(description="such as Rack, CDU")] = None,
+        point_type: Annotated[str | None, Field(description="such as RackPower")] = None,
         object_id: str | None = None,
         rack_id: str | None = None,
-        state: Literal["good", "stale", "bad_quality", "never_seen", "no_metadata"] | None = None,
+        state: Literal["good", "stale", "bad_quality", "never_seen", "no_metadata", "contradicted"]
+        | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
         fields: Fields = None,

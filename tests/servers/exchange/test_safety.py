@@ -266,6 +266,20 @@ async def test_what_the_bus_does_not_say_is_unknown_to_the_guard(kind: str, subj
     assert told.why
 
 
+async def test_what_two_things_claim_is_unknown_to_the_guard_and_a_missing_name_is_no_claim() -> (
+    None
+):
+    """Whose power would it be? A point that gives no name belongs to whoever has one."""
+    hall = two_feeds()
+    hall.describe("Rack/RackLiquidFlow/x/r1", rackLocationId="r1")
+    assert hall.store.catalogue().conflicts == {}
+    assert isinstance(await fact(hall, "meter.power", "rack:r1"), Fact)
+    hall.describe("Rack/RackLiquidFlow/y/r1", rackLocationId="r1", rackLocationName="other")
+    told = await fact(hall, "meter.power", "rack:r1")
+    assert isinstance(told, Unknown)
+    assert "two things claim" in told.why
+
+
 @pytest.mark.trap("EX-R23")
 async def test_a_setpoint_is_no_reading() -> None:
     """A target of 20 kW is not a power of 20 kW."""
