@@ -18,7 +18,8 @@ from tests.servers.sites import Lab, open_lab
 
 PLACE = Place.of("list_things", kind="round")
 NAMES = [f"thing {number}" for number in range(7)]
-LISTS = {  # component, tool: the rows, their identity, one other field, arguments
+# component, tool: the rows, their identity, one other field, arguments
+LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("exchange", "list_points"): ("points", {"key", "state"}, "unit", {}),
     ("exchange", "site_power"): ("below", {"id"}, "power_w", {}),
     ("exchange", "get_rack"): ("points", {"key", "state"}, "value", {"rack_id": "rack-01"}),
