@@ -6,8 +6,10 @@ import anyio
 import pytest
 
 from interlock_servers.exchange.client import ExchangeClient
+from interlock_servers.exchange.models import Compatibility
 from interlock_servers.exchange.settings import ExchangeSettings
-from interlock_servers.transports.mqtt import MqttSettings
+from interlock_servers.transports.broker import local_broker
+from interlock_servers.transports.mqtt import MqttBus, MqttSettings
 from interlock_tools.clock import ManualClock
 from tests.servers.exchange.hall import START, Hall
 from tests.servers.scripted_broker import ScriptedBroker, scripted
@@ -129,3 +131,52 @@ def test_an_echo_is_no_life_sign_of_whom_it_names() -> None:
     (one,) = hall.client.heartbeats().beats
     assert (one.kind, one.publisher, one.alive) == ("integration", "MEPAI", True)
     assert hall.client.heartbeats().bms_alive is None
+
+
+@pytest.mark.parametrize("prefix", ["", "cpc/east/"])
+async def test_every_space_that_is_asked_for_is_heard_through_a_real_broker(prefix: str) -> None:
+    """BMS of both grammars, machines and the grid; with a cluster's prefix and without."""
+    states = [{"value": 0, "text": "NoLeak"}, {"value": 1, "text": "Leak"}]
+    older = {"pointType": "LeakDetectRack", "rackID": "r9", "stateText": states}
+    machine = {
+        "machine_id": "m1",
+        "managed_host_state": {"state": "ready"},
+        "timestamp": START.isoformat(),
+    }
+    target = {"type": "grid.loadtarget.set.v1", "source": "//grid/v1/isv/acme", "data": "x.y.z"}
+    said = {
+        "BMS/v1/hall/r9/leak/Metadata": older,
+        "BMS/v1/hall/r9/leak/Value": {"value": 1, "timestamp": START.timestamp(), "quality": "1"},
+        "NICO/v1/machine/m1/state": machine,
+        "grid/v1/isv/acme/loadtarget/set": target,
+    }
+    with anyio.fail_after(40):
+        async with local_broker() as broker:
+            mqtt = MqttSettings(brokers=(broker,), client_id="reader")
+            settings = ExchangeSettings(
+                mqtt=mqtt,
+                site_id="lab",
+                clusters=True,
+                nico=True,
+                grid=True,
+                compatibility=Compatibility(old_topics=True, old_rack_names=True),
+            )
+            clock = ManualClock(START)
+            speaks = MqttSettings(brokers=(broker,), client_id="speaker")
+            async with (
+                ExchangeClient(settings, clock) as client,
+                MqttBus(speaks, clock, lambda _: None, subscriptions=()) as speaker,
+            ):
+                await client.wait_connected(15)
+                await speaker.wait_connected(15)
+                for topic, payload in said.items():
+                    await speaker.publish(prefix + topic, json.dumps(payload).encode(), qos=1)
+                await until(lambda: client.store.accepted == 2 and client.store.others == 2)
+                assert client.store.rejected == {}
+                (leak,) = (one for one in client.safety() if one.id == "r9")
+                assert leak.leak is True
+                name = "east/m1" if prefix else "m1"
+                found = client.store.machines.machine(name)
+                assert found is not None
+                assert found.state == "ready"
+                assert [e.kind for e in client.events()] == ["grid", "bus"]
