@@ -1,9 +1,9 @@
 """What a model sees of each server, kept beside its tests: `--check` compares, `--write` renews.
 
 A changed name, schema or sentence is a change of how agents behave, so it is read in a diff before
-it is served. With the lists goes the table of all tools in `docs/tools.md`, and the check fails
-when a server costs more than a model's attention is worth. The servers are put together without a
-component to talk to.
+it is served. With the lists go the pages `docs/tools.md`, `docs/telemetry.md` and `docs/traps.md`.
+The check fails when a server costs more than a model's attention is worth, and when a trap of a
+contract has no test. The servers are put together without a component to talk to.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it finds its sibling too
-from tests import surface_table, telemetry_table, tool_table
+from tests import surface_table, telemetry_table, tool_table, traps_table
 from tests.surface_table import Surface
 from tests.tool_table import Tools
 
@@ -212,6 +212,7 @@ def main() -> int:
             surface_file(component).write_text(as_text(offered[component]), "utf-8")
         tool_table.FILE.write_text(page, "utf-8")
         telemetry_table.FILE.write_text(telemetry_table.as_markdown(), "utf-8")
+        traps_table.FILE.write_text(traps_table.as_markdown(), "utf-8")
     for component, answer in given.items():
         console.print(
             f"{component}: {len(answer['tools'])} tools, {tool_table.size_bytes(answer)} bytes, "
@@ -223,8 +224,11 @@ def main() -> int:
         wrong.append("docs/tools.md is stale")
     if telemetry_table.is_stale():
         wrong.append("docs/telemetry.md is stale")
+    if traps_table.is_stale():
+        wrong.append("docs/traps.md is stale")
     if wrong:
         wrong.append("run `make golden` and read the diff")
+    wrong += traps_table.wrong(traps_table.named(), traps_table.claimed())
     wrong += [f"{component} costs more than it may" for component in too_large(given)]
     if wrong:
         console.print(f"{'; '.join(wrong)}.")

@@ -14,6 +14,7 @@ class ScriptedBroker:
     connack: int | None = 0
     suback: Sequence[int] = (0,)
     puback: bool = True
+    pong: bool = True
     on_subscribe: bytes = b""
     tls: ssl.SSLContext | None = None
     url: str = ""
@@ -49,7 +50,7 @@ class ScriptedBroker:
                 self.subscribes.append(body)
                 codes = bytes(self.suback)
                 return bytes((0x90, 2 + len(codes))) + body[:2] + codes + self.on_subscribe
-            case 12:
+            case 12 if self.pong:
                 return b"\xd0\x00"
             case 14:
                 return None

@@ -1,25 +1,21 @@
 """The connection to the bus: what it refuses, what it survives and what it admits."""
 
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
-from interlock_servers.transports import mqtt
+from interlock_servers.transports import mqtt, mqtt_connection
 from interlock_servers.transports.broker import Kind, installed_kinds, local_broker
 from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings, check_topic
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import InvalidRequestError, UnavailableError
+from tests.servers.certificates import self_signed
 from tests.servers.scripted_broker import ScriptedBroker, scripted
 from tests.servers.waiting import until
 
@@ -65,6 +61,7 @@ def test_a_url_that_names_no_broker_is_refused_with_its_reason(url: str, why: st
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.trap("EX-R02")
 @pytest.mark.parametrize("host", ["bus.example", "10.0.0.7", "localhost.example"])
 def test_a_secret_is_never_sent_in_the_clear_over_a_network(host: str) -> None:
     """One plain broker among several is enough to lose a token."""
@@ -226,6 +223,7 @@ async def test_a_broker_that_is_not_installed_is_not_replaced_by_another() -> No
 # What only a scripted broker answers
 
 
+@pytest.mark.trap("EX-R08")
 async def test_a_refused_filter_is_named() -> None:
     """MQTT 3.1.1 says no more than 0x80; without a name it would look like silence."""
     with anyio.fail_after(20):
@@ -259,7 +257,7 @@ async def test_a_broker_that_accepts_and_says_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A gateway may accept for a broker that is dead."""
-    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(mqtt_connection, "CONNECT_TIMEOUT_S", 0.3)
     with anyio.fail_after(20):
         async with (
             scripted(ScriptedBroker(connack=None)) as mute,
@@ -312,12 +310,13 @@ async def test_a_broker_that_sends_nonsense_costs_the_connection_and_no_more(
     assert "mqtt bus is not as it should be" in caplog.messages
 
 
+@pytest.mark.trap("EX-R03")
 async def test_a_token_goes_over_tls_to_the_broker_that_the_certificate_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encrypted to someone unknown is no better than in the clear."""
     monkeypatch.setenv("TEST_TOKEN", "hunter2")
-    server, ca_file = _self_signed(tmp_path)
+    server, ca_file = self_signed(tmp_path)
     secret: Any = {"username": "oauthtoken", "password_env": "TEST_TOKEN"}
     with anyio.fail_after(20):
         async with scripted(ScriptedBroker(tls=server)) as broker:
@@ -328,32 +327,3 @@ async def test_a_token_goes_over_tls_to_the_broker_that_the_certificate_names(
                 with pytest.raises(UnavailableError, match=r"(?i)certificate"):
                     await untrusting.wait_connected(1)
                 assert len(broker.connects) == 1
-
-
-def _self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert_file, key_file)
-    return context, cert_file

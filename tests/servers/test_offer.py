@@ -342,6 +342,10 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
             "get_change": {"change_id": change["change_id"]},
             "get_rack": {"rack_id": "rack-01"},
             "trace_path": {"id": "lab"},
+            "point_history": {"key": "Rack/RackPower/lab/rack-01/RackPower"},
+            "dsx_exchange_describe_topic": {"topic_filter": "BMS/v1/#"},
+            "dsx_exchange_read_retained": {"topic_filter": "BMS/v1/#", "max_messages": 2},
+            "dsx_exchange_subscribe": {"topic_filter": "BMS/v1/#", "max_duration_s": 0.1},
             "set_caps": {"gpu_cap_w_by_node": {"node-001": 500}, "reason": "a test of limits"},
             "release_caps": {"node_ids": ["node-001"], "reason": "a test of limits"},
         }

@@ -3,16 +3,18 @@
 It only listens. Nothing here can publish to the bus.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
-from interlock_servers.exchange.models import OBJECT_TYPES, SECONDS_BELOW, moment
+from interlock_servers.exchange.events import Event, EventKind
+from interlock_servers.exchange.heartbeats import all_alive, heartbeat
+from interlock_servers.exchange.history import Sample
+from interlock_servers.exchange.models import OBJECT_TYPES
+from interlock_servers.exchange.points import Kept
 from interlock_servers.exchange.readings import (
     BusState,
-    Heartbeat,
     Heartbeats,
     Ingest,
     Meter,
@@ -25,24 +27,24 @@ from interlock_servers.exchange.readings import (
     Topology,
     power,
     reading,
-    why_not,
 )
+from interlock_servers.exchange.safety import Safety, safety
+from interlock_servers.exchange.search import belongs_to, named, scan
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.store import (
-    HEARTBEAT_S,
     Catalogue,
     Point,
     PointState,
     PointStore,
 )
-from interlock_servers.transports.mqtt import Message, MqttBus
+from interlock_servers.exchange.tap import Collected, Taps
+from interlock_servers.exchange.topics import matches
+from interlock_servers.exchange.topology import MAX_NODES, walk
+from interlock_servers.transports.mqtt import Message, MqttBus, check_filter
 from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError, NotFoundError
 
 MAX_PAGE = 500
-MAX_NODES = 5000
-MAX_DISTANCE = 32
-_BATCH = 1000
 
 
 class ExchangeClient:
@@ -55,9 +57,14 @@ class ExchangeClient:
     def __init__(self, settings: ExchangeSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._store = PointStore(settings.compatibility, settings.max_points)
+        self._store = PointStore(settings.compatibility, settings.max_points, settings.max_samples)
+        self._taps = Taps()
         self._bus = MqttBus(
-            settings.mqtt, clock, self._take, subscriptions=settings.subscriptions()
+            settings.mqtt,
+            clock,
+            self._take,
+            subscriptions=settings.subscriptions(),
+            on_change=self._tell_bus,
         )
         self._started_at = clock.now()
 
@@ -92,6 +99,10 @@ class ExchangeClient:
     def site_id(self) -> str:
         """The site whose bus this is."""
         return self._settings.site_id
+
+    def now(self) -> datetime:
+        """This moment, by the one clock."""
+        return self._clock.now()
 
     @property
     def store(self) -> PointStore:
@@ -140,22 +151,17 @@ class ExchangeClient:
             raise InvalidRequestError(
                 f"object_type {object_type!r} is none of {', '.join(sorted(OBJECT_TYPES))}"
             )
-        catalogue, now = self._store.catalogue(), self._clock.now()
-        keys = catalogue.keys
-        if object_id is not None:
-            keys = catalogue.by_object.get(object_id, ())
-        if rack_location_id is not None:
-            wanted = set(keys)
-            keys = tuple(k for k in catalogue.by_rack.get(rack_location_id, ()) if k in wanted)
+        now, fresh_s = self._clock.now(), self._settings.fresh_s
 
-        def matches(point: Point) -> bool:
+        def wanted(point: Point) -> bool:
             return (
                 object_type in {None, point.topic.object_type}
                 and point_type in {None, point.topic.point_type}
-                and state in {None, point.state(now, self._settings.fresh_s)}
+                and state in {None, point.state(now, fresh_s)}
             )
 
-        found = self._scan((key for key in keys if cursor is None or key > cursor), matches, limit)
+        keys = named(self._store.catalogue(), object_id, rack_location_id)
+        found = scan(self._store, (k for k in keys if cursor is None or k > cursor), wanted, limit)
         page = tuple(reading(point, now, self._settings.fresh_s) for point in found[:limit])
         more = page[-1].key if len(found) > limit else None
         bus = self.bus_state()
@@ -244,6 +250,9 @@ class ExchangeClient:
     ) -> Topology:
         """What an object serves, or by what it is served, step by step to the end.
 
+        Down, each node says whether it is lost with the start: whether nothing else serves it. A
+        point's key stands for the thing that the point belongs to, such as a breaker's meter.
+
         Raises:
             InvalidRequestError: a direction or limit that does not exist.
             NotFoundError: no metadata names the object, neither as itself nor as served.
@@ -251,43 +260,37 @@ class ExchangeClient:
         if direction not in {"down", "up"} or not 1 <= limit <= MAX_NODES:
             raise InvalidRequestError(f"direction is down or up, limit 1 to {MAX_NODES}")
         catalogue, now, bus = self._store.catalogue(), self._clock.now(), self.bus_state()
-        ways = catalogue.serves if direction == "down" else catalogue.served_by
-        if self._kind(start_id, catalogue) == "unknown" and start_id not in catalogue.served_by:
+        start = belongs_to(self._store, start_id)
+        if self._kind(start, catalogue) == "unknown" and start not in catalogue.served_by:
             raise NotFoundError(
                 f"nothing on the bus is called {start_id!r}; site_power lists meters and racks"
             )
-        distance = {start_id: 0}
-        edges: dict[tuple[str, str], None] = {}
-        waiting, truncated = deque([start_id]), False
-        while waiting:
-            here = waiting.popleft()
-            for there in ways.get(here, ()):
-                if there not in distance:
-                    if len(distance) >= limit or distance[here] >= MAX_DISTANCE:
-                        truncated = True
-                        continue
-                    distance[there] = distance[here] + 1
-                    waiting.append(there)
-                edges[(here, there) if direction == "down" else (there, here)] = None
+        reached = walk(catalogue, start, direction, limit)
         return Topology(
             observed_at=_heard(bus, now),
             bus=bus,
-            id=start_id,
+            id=start,
             direction=direction,
             nodes=tuple(
-                Node(id=name, kind=self._kind(name, catalogue), distance=steps)
-                for name, steps in distance.items()
+                Node(
+                    id=name,
+                    kind=self._kind(name, catalogue),
+                    distance=steps,
+                    lost=None if reached.lost is None else name in reached.lost,
+                )
+                for name, steps in reached.distance.items()
             ),
-            edges=tuple(edges),
-            truncated=truncated,
+            edges=reached.edges,
+            truncated=reached.truncated,
+            warnings=reached.warnings,
         )
 
     def heartbeats(self) -> Heartbeats:
         """Every life sign on the bus; the BMS lives when each of its clients gives one."""
         now, bus = self._clock.now(), self.bus_state()
         found = self._store.points(self._store.catalogue().heartbeats)
-        beats = tuple(_heartbeat(point, now) for point in found)
-        alive, why = _all_alive([beat for beat in beats if beat.kind == "bms"])
+        beats = tuple(heartbeat(point, now) for point in found)
+        alive, why = all_alive([beat for beat in beats if beat.kind == "bms"])
         if not bus.connected and alive is False:
             alive, why = None, "the bus is not heard, so silence says nothing about the BMS"
         return Heartbeats(
@@ -306,26 +309,57 @@ class ExchangeClient:
             deviations=self._store.deviations,
         )
 
+    def history(self, key: str) -> list[Sample]:
+        """What the owner of a point said lately, oldest first.
+
+        Raises:
+            NotFoundError: nothing was ever heard of it.
+        """
+        self.point(key)
+        return self._store.samples(key)
+
+    def safety(self, rack_id: str | None = None) -> tuple[Safety, ...]:
+        """Leaks and isolation of one rack, or of every rack and all equipment that can leak."""
+        return safety(self._store, self._clock.now(), self._settings.fresh_s, rack_id)
+
+    def events(self) -> list[Event]:
+        """What happened lately, newest first."""
+        return self._store.events.newest_first()
+
+    def retained(self, topic_filter: str, limit: int) -> tuple[list[Kept], bool]:
+        """Metadata as it came on topics that the filter takes, and whether there is more.
+
+        Raises:
+            InvalidRequestError: no filter that a broker would understand.
+        """
+        check_filter(topic_filter)
+        found = self._store.retained(lambda topic: matches(topic_filter, topic), limit)
+        return found[:limit], len(found) > limit
+
+    async def listen(
+        self, topic_filter: str, max_messages: int, max_duration_s: float
+    ) -> Collected:
+        """Messages as they come, of the topics that the filter takes and that we subscribe to.
+
+        Raises:
+            InvalidRequestError: no filter that a broker would understand.
+        """
+        check_filter(topic_filter)
+        return await self._taps.collect(topic_filter, max_messages, max_duration_s)
+
+    def subscriptions(self) -> tuple[str, ...]:
+        """The filters that we listen to."""
+        return tuple(topic_filter for topic_filter, _ in self._settings.subscriptions())
+
+    def _tell_bus(self, broker: str | None) -> None:
+        said = "connected" if broker else "lost"
+        self._store.events.add(EventKind.BUS, broker or "bus", None, said, self._clock.now())
+
     def _take(self, message: Message) -> None:
+        self._taps.pass_on(message)
         self._store.ingest(
             message.topic, message.payload, message.received_at, retained=message.retained
         )
-
-    def _scan(
-        self, keys: Iterable[str], matches: Callable[[Point], bool], limit: int
-    ) -> list[Point]:
-        """Up to `limit` + 1 points; the store is locked for a portion of them at a time."""
-        found: list[Point] = []
-        batch: list[str] = []
-        for key in keys:
-            batch.append(key)
-            if len(batch) == _BATCH:
-                found += filter(matches, self._store.points(batch))
-                batch = []
-                if len(found) > limit:
-                    break
-        found += filter(matches, self._store.points(batch))
-        return found[: limit + 1]
 
     def _power(
         self, kind: MeterKind, subject_id: str, catalogue: Catalogue, now: datetime
@@ -356,44 +390,3 @@ class ExchangeClient:
 
 def _heard(bus: BusState, now: datetime) -> datetime:
     return bus.stale_since or now
-
-
-def _all_alive(beats: Sequence[Heartbeat]) -> tuple[bool | None, str | None]:
-    if not beats:
-        return None, "no heartbeat of the BMS was ever seen"
-    for verdict in (False, None):  # one that is surely dead outweighs one that cannot be told
-        for beat in beats:
-            if beat.alive is verdict:
-                return verdict, beat.why
-    return True, None
-
-
-def _heartbeat(point: Point, now: datetime) -> Heartbeat:
-    """Judge by the older of the beat and its timestamp: either may have been left standing."""
-    state = point.state(now, HEARTBEAT_S)
-    metadata, beat_ms = point.metadata, _beat_ms(point)
-    age_s = None if beat_ms is None else now.timestamp() - beat_ms / 1000
-    alive: bool | None = None
-    why = why_not(point, state, now, HEARTBEAT_S)
-    if state in {PointState.GOOD, PointState.STALE} and age_s is not None:
-        alive = age_s <= HEARTBEAT_S
-        if not alive:
-            why = f"the last beat is {age_s:.0f} s old, and {HEARTBEAT_S:g} s is the limit"
-    return Heartbeat(
-        kind="bms" if point.topic.point_type == "HeartbeatTimestampBms" else "integration",
-        publisher=metadata.owner if metadata else point.topic.publisher,
-        object_id=metadata.object_id if metadata else None,
-        scope=metadata.scope if metadata else None,
-        alive=alive,
-        last_beat_at=None if beat_ms is None else moment(beat_ms),
-        last_beat_age_s=age_s,
-        why=why,
-    )
-
-
-def _beat_ms(point: Point) -> int | None:
-    latest = point.latest
-    if latest is None or latest.value is None:
-        return None
-    value_ms = latest.value * 1000 if latest.value < SECONDS_BELOW else latest.value
-    return int(min(max(value_ms, 0.0), latest.timestamp_ms))

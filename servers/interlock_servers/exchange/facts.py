@@ -1,5 +1,10 @@
-"""What the bus can tell the guard: the power of a meter, and whether its BMS is alive."""
+"""What the bus can tell the guard: power, heat, flow, leaks, isolation and feeds, and who lives.
 
+A fact of a rack is of the oldest reading in it. While the BMS gives no life sign there is none: a
+value that does not change and a BMS that died look the same.
+"""
+
+from datetime import datetime
 from typing import Any, get_args
 
 from interlock_servers.exchange import COMPONENT
@@ -9,6 +14,19 @@ from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
 
 METER_POWER = "meter.power"
 BMS_ALIVE = "bus.bms_alive"
+RACK_TEMPERATURE = "rack.temperature"
+RACK_FLOW = "rack.flow"
+RACK_LEAK = "rack.leak"
+RACK_ISOLATION = "rack.isolation"
+RACK_FEEDS = "rack.feeds"
+POINT_AGE = "point.age"
+_MEASURES = {
+    RACK_TEMPERATURE: {
+        "supply_c": "RackLiquidSupplyTemperature",
+        "return_c": "RackLiquidReturnTemperature",
+    },
+    RACK_FLOW: {"flow_lpm": "RackLiquidFlow"},
+}
 
 
 class ExchangeFacts:
@@ -19,8 +37,9 @@ class ExchangeFacts:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """`meter.power` and `bus.bms_alive`."""
-        return frozenset({METER_POWER, BMS_ALIVE})
+        """`meter.power`, `bus.bms_alive`, `point.age`, and five of racks."""
+        racks = {*_MEASURES, RACK_LEAK, RACK_ISOLATION, RACK_FEEDS}
+        return frozenset({METER_POWER, BMS_ALIVE, POINT_AGE, *racks})
 
     async def fact(self, need: FactNeed) -> Fact | Unknown:
         """The last reading with its own moment; the guard holds that against the need's age."""
@@ -28,7 +47,77 @@ class ExchangeFacts:
             return self._meter_power(need)
         if need.kind == BMS_ALIVE:
             return self._bms_alive(need)
-        return _unknown(need, "the exchange does not answer this kind")
+        if need.kind not in self.kinds:
+            return _unknown(need, "the exchange does not answer this kind")
+        if need.kind == POINT_AGE:
+            return self._point_age(need)
+        return self._of_rack(need)
+
+    def _point_age(self, need: FactNeed) -> Fact | Unknown:
+        """How old the last reading of a point is, whatever its quality; known as of now."""
+        point = self._client.store.point(need.subject.id)
+        if need.subject.kind != "point" or point is None:
+            return _unknown(need, "no such point was ever heard of")
+        now = self._client.bus_state().stale_since or self._client.now()
+        age_s = point.age_s(now)
+        if age_s is None:
+            return _unknown(need, "no value was ever seen")
+        return _fact(need, {"age_s": round(age_s, 3)}, now)
+
+    def _of_rack(self, need: FactNeed) -> Fact | Unknown:
+        rack_id = need.subject.id
+        catalogue = self._client.store.catalogue()
+        if need.subject.kind != "rack" or rack_id not in catalogue.by_rack:
+            return _unknown(need, "no point on the bus belongs to such a rack")
+        if rack_id in catalogue.conflicts:
+            return _unknown(need, f"two things claim this id: {catalogue.conflicts[rack_id]}")
+        beats = self._client.heartbeats()
+        if beats.bms_alive is not True:
+            return _unknown(need, f"the BMS is not known to be alive: {beats.why}")
+        match need.kind:
+            case "rack.feeds":
+                feeds = [
+                    one
+                    for one in catalogue.served_by.get(rack_id, ())
+                    if catalogue.media.get(one, "power") == "power"
+                ]
+                if not feeds:
+                    return _unknown(need, "no metadata says what feeds it")
+                return _fact(need, {"feeds": feeds}, beats.observed_at)
+            case "rack.leak" | "rack.isolation":
+                return self._safety(need)
+            case _:
+                return self._measures(need)
+
+    def _measures(self, need: FactNeed) -> Fact | Unknown:
+        value: dict[str, Any] = {}
+        moments: list[datetime] = []
+        readings = self._client.rack(need.subject.id).points
+        for name, point_type in _MEASURES[need.kind].items():
+            found = [r for r in readings if r.point_type == point_type and not r.is_setpoint]
+            if len(found) != 1:
+                return _unknown(need, f"{len(found)} points say that they are its {point_type}")
+            (one,) = found
+            if one.value is None or one.measured_at is None:
+                return _unknown(need, f"{point_type}: {one.why}")
+            value[name] = one.value
+            moments.append(one.measured_at)
+        return _fact(need, value, min(moments))
+
+    def _safety(self, need: FactNeed) -> Fact | Unknown:
+        (one,) = self._client.safety(need.subject.id)
+        if one.measured_at is None:
+            return _unknown(need, one.why or "none of its states is known")
+        if need.kind == RACK_LEAK:
+            if one.leak is None:
+                return _unknown(need, one.why or "its leak sensor says nothing")
+            value: dict[str, Any] = {"leak": one.leak, "sensor_fault": one.sensor_fault}
+        else:
+            value = {"liquid": one.liquid_isolated, "electrical": one.electrical_isolated}
+            if set(value.values()) == {None}:
+                return _unknown(need, "neither of its isolation states is known")
+        known = {name: state for name, state in value.items() if state is not None}
+        return _fact(need, known, one.measured_at)
 
     def _meter_power(self, need: FactNeed) -> Fact | Unknown:
         kind, subject_id = need.subject.kind, need.subject.id
@@ -38,6 +127,9 @@ class ExchangeFacts:
         beats = self._client.heartbeats()
         if beats.bms_alive is not True:  # an old value and an unchanged one look the same
             return _unknown(need, f"the BMS is not known to be alive: {beats.why}")
+        conflict = self._client.store.catalogue().conflicts.get(subject_id)
+        if conflict is not None:
+            return _unknown(need, f"two things claim this id: {conflict}")
         found = self._client.power(kinds[kind], subject_id).power
         if found.power_w is None or found.measured_at is None:
             return _unknown(need, found.why or str(found.state))
@@ -72,6 +164,18 @@ class ExchangeFacts:
             observed_at=observed_at,
             nature=Nature.MEASUREMENT,
         )
+
+
+def _fact(need: FactNeed, value: dict[str, Any], observed_at: datetime) -> Fact:
+    return Fact(
+        kind=need.kind,
+        subject=need.subject,
+        value=value,
+        origin=COMPONENT,
+        version=str(int(observed_at.timestamp() * 1000)),
+        observed_at=observed_at,
+        nature=Nature.MEASUREMENT,
+    )
 
 
 def _unknown(need: FactNeed, why: str) -> Unknown:

@@ -7,115 +7,55 @@ import json
 import math
 import re
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic.alias_generators import to_camel
 
-from interlock_servers.plant_text import plant_text
+from interlock_servers.exchange.grammar import (
+    OBJECT_TYPES,
+    OLD_POINT_NAMES,
+    UNITLESS,
+    knows,
+    states_are_swapped,
+    unit_as_specified,
+    written_by_integrations_only,
+)
+from interlock_servers.exchange.reasons import (
+    TOLERANT,
+    Compatibility,
+    Deviation,
+    Reason,
+    RejectedError,
+)
+from interlock_servers.exchange.topics import BMS, Topic, TopicKind, parse_topic
 
-BMS = "PUB"  # the publisher segment of the BMS; every other one is an integration's id
+__all__ = [
+    "BMS",
+    "OBJECT_TYPES",
+    "TOLERANT",
+    "Compatibility",
+    "Deviation",
+    "PointMetadata",
+    "PointValue",
+    "Reason",
+    "RejectedError",
+    "StateLabel",
+    "Topic",
+    "TopicKind",
+    "moment",
+    "parse_metadata",
+    "parse_topic",
+    "parse_value",
+    "read_object",
+]
 
-_ELECTRICAL = {"PowerMeter", "BESS", "UPS", "ATS", "Generator", "Shunt", "Breaker"}
-_PLANT_ROOM = {"CDU", "CoolingTower", "HX", "CRAH", "CRAC", "AHU", "Chiller", "Tank"}
-_PARTS = {"Valve", "Pump", "Fan", "Damper", "Sensor", "GenericObject"}
-OBJECT_TYPES = frozenset(_ELECTRICAL | _PLANT_ROOM | _PARTS | {"Rack", "System"})
-
-MAX_TOPIC_CHARS = 1024
 MAX_VALUE_BYTES = 4096
 MAX_METADATA_BYTES = 65_536
-MAX_DETAIL_CHARS = 160
 
 # Epoch milliseconds passed 10^11 in 1973 and epoch seconds will in 5138: below it are seconds.
 SECONDS_BELOW = 10**11
 _LAST_MS = 10**14
-
-
-class TopicKind(StrEnum):
-    """What a message on a topic is."""
-
-    VALUE = "Value"
-    METADATA = "Metadata"
-
-
-class Reason(StrEnum):
-    """Why a message was rejected."""
-
-    NOT_BMS = "not_bms"
-    TOPIC_GRAMMAR = "topic_grammar"
-    UNKNOWN_OBJECT_TYPE = "unknown_object_type"
-    FOREIGN_METADATA = "foreign_metadata"
-    TOO_LARGE = "too_large"
-    NOT_JSON = "not_json"
-    NOT_AN_OBJECT = "not_an_object"
-    DUPLICATE_FIELD = "duplicate_field"
-    MISSING_FIELD = "missing_field"
-    NOT_FINITE = "not_finite"
-    BAD_VALUE = "bad_value"
-    BAD_TIMESTAMP = "bad_timestamp"
-    BAD_QUALITY = "bad_quality"
-    BAD_METADATA = "bad_metadata"
-    TYPE_MISMATCH = "type_mismatch"
-    OUT_OF_ORDER = "out_of_order"
-    STORE_FULL = "store_full"
-
-
-class Deviation(StrEnum):
-    """Where an accepted message departs from the specification."""
-
-    QUALITY_AS_STRING = "quality_as_string"
-    TIMESTAMP_IN_SECONDS = "timestamp_in_seconds"
-    EXTRA_FIELD = "extra_field"
-    VALUE_RETAINED = "value_retained"
-    OLD_RACK_NAME = "old_rack_name"
-    MISSING_IDENTITY = "missing_identity"
-    UNIT_AND_STATES = "unit_and_states"
-    NO_UNIT = "no_unit"
-    FOREIGN_VALUE = "foreign_value"
-
-
-class RejectedError(ValueError):
-    """A message that says nothing we may use; `reason` names why."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        self.reason = reason
-        self.detail = plant_text(detail, MAX_DETAIL_CHARS)
-        super().__init__(f"{reason}: {self.detail}")
-
-
-class Compatibility(BaseModel):
-    """Which habits of deployed clients are accepted although the specification has others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    string_quality: bool = True
-    seconds: bool = True
-    old_rack_names: bool = False
-
-
-TOLERANT = Compatibility()
-
-
-class Topic(NamedTuple):
-    """A topic taken apart. `tag_path` is opaque: nothing may be read out of it."""
-
-    cpc: str | None
-    publisher: str
-    kind: TopicKind
-    object_type: str
-    point_type: str
-    tag_path: str
-
-    @property
-    def prefix(self) -> str:
-        """`cpc/{id}/` in the common services cluster, otherwise empty."""
-        return f"cpc/{self.cpc}/" if self.cpc else ""
-
-    @property
-    def key(self) -> str:
-        """The point's identity, the same in its values and in its metadata."""
-        return f"{self.prefix}{self.object_type}/{self.point_type}/{self.tag_path}"
 
 
 class PointValue(NamedTuple):
@@ -168,11 +108,28 @@ class PointMetadata(BaseModel):
     scope: Text | None = None
     integration: Text | None = None
     deviations: tuple[Deviation, ...] = ()
+    contradiction: str | None = None  # why its numbers may not be used, whatever their quality
 
     @property
     def owner(self) -> str:
         """The publisher whose values count for this point."""
         return self.integration or BMS
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """What a number of this point says; a reading counts only under the one it came under."""
+        return (
+            self.object_type,
+            self.point_type,
+            self.eng_unit,
+            self.state_text,
+            self.is_setpoint,
+            self.process_area,
+            self.phase,
+            self.object_id,
+            self.associate_id,
+            self.rack_location_id,
+        )
 
     def label(self, value: float) -> str | None:
         """The text of a state, or None where the point does not list it."""
@@ -180,7 +137,10 @@ class PointMetadata(BaseModel):
         return next((label.text for label in labels if label.value == value), None)
 
 
-_FIELDS = frozenset(to_camel(name) for name in PointMetadata.model_fields if name != "deviations")
+_FIELDS = frozenset(to_camel(name) for name in PointMetadata.model_fields) - {
+    "deviations",
+    "contradiction",
+}
 _VALUE_FIELDS = frozenset({"value", "timestamp", "quality"})
 _OLD_RACK_NAMES = {
     "rackName": "rackLocationName",
@@ -188,39 +148,12 @@ _OLD_RACK_NAMES = {
     "rackID": "rackLocationId",
 }
 
-_TOPIC = re.compile(
-    r"(?:cpc/(?P<cpc>[^/]+)/)?BMS/v1/(?P<publisher>[^/]+)/(?P<kind>Value|Metadata)"
-    r"/(?P<object_type>[^/]+)/(?P<point_type>[^/]+)/(?P<tag_path>[^/]+(?:/[^/]+)*)"
-)
-_BMS_SPACE = re.compile(r"(?:cpc/[^/]+/)?BMS/v1/")
-_NEVER_IN_TOPIC = re.compile(r"[+#\x00-\x1f\x7f]")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
 def moment(timestamp_ms: int) -> datetime:
     """The aware UTC moment of epoch milliseconds."""
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-
-
-def parse_topic(topic: str) -> Topic:
-    """Take a BMS topic apart, with or without the prefix of a control plane cluster.
-
-    Raises:
-        RejectedError: it is of another space, or breaks the grammar.
-    """
-    if len(topic) > MAX_TOPIC_CHARS:
-        raise RejectedError(Reason.TOO_LARGE, f"a topic of {len(topic)} characters")
-    found = _TOPIC.fullmatch(topic)
-    if found is None or _NEVER_IN_TOPIC.search(topic):
-        ours = _BMS_SPACE.match(topic)
-        raise RejectedError(Reason.TOPIC_GRAMMAR if ours else Reason.NOT_BMS, "no point topic")
-    cpc, publisher, kind, object_type, point_type, tag_path = found.groups()
-    parsed = Topic(cpc, publisher, TopicKind(kind), object_type, point_type, tag_path)
-    if parsed.object_type not in OBJECT_TYPES:
-        raise RejectedError(Reason.UNKNOWN_OBJECT_TYPE, repr(parsed.object_type))
-    if parsed.kind is TopicKind.METADATA and parsed.publisher != BMS:
-        raise RejectedError(Reason.FOREIGN_METADATA, f"only the BMS may, not {parsed.publisher!r}")
-    return parsed
 
 
 def parse_value(payload: bytes, compatibility: Compatibility = TOLERANT) -> PointValue:
@@ -231,7 +164,7 @@ def parse_value(payload: bytes, compatibility: Compatibility = TOLERANT) -> Poin
     """
     if len(payload) > MAX_VALUE_BYTES:
         raise RejectedError(Reason.TOO_LARGE, f"a value of {len(payload)} bytes")
-    fields = _read_object(payload)
+    fields = read_object(payload)
     try:
         raw, stamp, quality = fields["value"], fields["timestamp"], fields["quality"]
     except KeyError as error:
@@ -268,7 +201,7 @@ def parse_metadata(
     """
     if len(payload) > MAX_METADATA_BYTES:
         raise RejectedError(Reason.TOO_LARGE, f"metadata of {len(payload)} bytes")
-    fields = _read_object(payload)
+    fields = read_object(payload)
     deviations: list[Deviation] = []
     if compatibility.old_rack_names:
         for old, name in _OLD_RACK_NAMES.items():
@@ -278,33 +211,83 @@ def parse_metadata(
     if not _FIELDS.issuperset(fields):
         deviations.append(Deviation.EXTRA_FIELD)
     known = {name: fields[name] for name in fields if name in _FIELDS}
+    if topic.older:
+        deviations += _modernised(known)
     try:
         metadata = PointMetadata.model_validate(known)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RejectedError(Reason.BAD_METADATA, f"{where}: {first['msg']}") from None
-    if (metadata.object_type, metadata.point_type) != (topic.object_type, topic.point_type):
-        raise RejectedError(
-            Reason.TYPE_MISMATCH, f"it describes {metadata.object_type}/{metadata.point_type}"
-        )
+    described = (metadata.object_type, metadata.point_type)
+    if topic.older and metadata.object_type not in OBJECT_TYPES:
+        raise RejectedError(Reason.UNKNOWN_OBJECT_TYPE, repr(metadata.object_type))
+    if not topic.older and described != (topic.object_type, topic.point_type):
+        raise RejectedError(Reason.TYPE_MISMATCH, f"it describes {'/'.join(described)}")
     deviations += _departures(metadata)
-    return metadata.model_copy(update={"deviations": tuple(dict.fromkeys(deviations))})
+    unit, contradiction = metadata.eng_unit, _contradiction(metadata)
+    if unit is not None and contradiction is None:
+        unit, _ = unit_as_specified(metadata.point_type, unit)
+        if unit != metadata.eng_unit:
+            deviations.append(Deviation.UNIT_SPELLING)
+    if contradiction is not None:
+        deviations.append(Deviation.CONTRADICTS_SPEC)
+    return metadata.model_copy(
+        update={
+            "deviations": tuple(dict.fromkeys(deviations)),
+            "eng_unit": unit,
+            "contradiction": contradiction,
+        }
+    )
+
+
+def _modernised(known: dict[str, Any]) -> list[Deviation]:
+    """Give a point of the older grammar the names of today; it has no publisher to belong to."""
+    known.pop("integration", None)
+    name = known.get("pointType")
+    if not isinstance(name, str) or name not in OLD_POINT_NAMES:
+        return [Deviation.OLD_TOPIC]
+    known["pointType"] = OLD_POINT_NAMES[name]
+    known.setdefault("objectType", "Rack")
+    return [Deviation.OLD_TOPIC, Deviation.OLD_POINT_NAME]
+
+
+def _contradiction(metadata: PointMetadata) -> str | None:
+    """Why a number of this point could mean two things."""
+    if metadata.eng_unit and not unit_as_specified(metadata.point_type, metadata.eng_unit)[1]:
+        return f"its unit is {metadata.eng_unit!r}, and the specification fixes another"
+    texts: dict[int, str] = {}
+    for label in metadata.state_text or ():
+        if texts.setdefault(label.value, label.text) != label.text:
+            return f"its metadata has two texts for {label.value}"
+    if states_are_swapped(metadata.point_type, texts):
+        return "its metadata swaps the states that the specification gives 0 and 1"
+    return None
 
 
 def _departures(metadata: PointMetadata) -> list[Deviation]:
     """What the specification requires of such a point and it does not have."""
     found = []
+    object_type, point_type = metadata.object_type, metadata.point_type
     identified = metadata.object_id or metadata.associate_id
-    if metadata.object_type == "Rack":
+    if object_type == "Rack":
         identified = metadata.rack_location_id
     if not identified:
         found.append(Deviation.MISSING_IDENTITY)
     if metadata.eng_unit and metadata.state_text:
         found.append(Deviation.UNIT_AND_STATES)
-    unitless = metadata.point_type == "PowerFactor" or metadata.point_type.startswith("Heartbeat")
-    if not (metadata.eng_unit or metadata.state_text or unitless):
+    if not (metadata.eng_unit or metadata.state_text or point_type in UNITLESS):
         found.append(Deviation.NO_UNIT)
+    if not knows(object_type, point_type):
+        found.append(Deviation.UNKNOWN_POINT_TYPE)
+    elif written_by_integrations_only(object_type, point_type) and not metadata.integration:
+        found.append(Deviation.MISSING_REQUIRED)
+    if (point_type == "PhaseCurrent" and not metadata.phase) or (
+        point_type == "GenericPoint" and not metadata.process_area
+    ):
+        found.append(Deviation.MISSING_REQUIRED)
+    if metadata.associate_id and (metadata.object_id or metadata.serves_id):
+        found.append(Deviation.ASSOCIATE_AND_NAMED)
     return found
 
 
@@ -326,7 +309,12 @@ def _not_finite(name: str) -> NoReturn:
 _decode = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_not_finite).decode
 
 
-def _read_object(payload: bytes) -> dict[str, Any]:
+def read_object(payload: bytes) -> dict[str, Any]:
+    """The object that a payload is in JSON, without duplicate names and without NaN.
+
+    Raises:
+        RejectedError: it is none.
+    """
     try:
         fields = _decode(payload.decode())
     except RejectedError:

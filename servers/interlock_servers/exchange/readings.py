@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from interlock_servers.exchange.models import Deviation
-from interlock_servers.exchange.store import Example, Point, PointState
+from interlock_servers.exchange.points import Example, Point, PointState
 from interlock_servers.plant_text import plant_text
 
 MeterKind = Literal["site", "feed", "pdu", "rack"]
@@ -19,6 +19,7 @@ _WHY = {
     PointState.NEVER_SEEN: "no value was ever seen",
     PointState.NO_METADATA: "its metadata was not seen, so its value means nothing yet",
     PointState.NO_VALUE: "the BMS says that it has no valid reading",
+    PointState.MEANING_CHANGED: "what it means has changed, and it has said nothing since",
     PointState.UNLISTED_STATE: "its value is none of the states that its metadata lists",
 }
 
@@ -118,11 +119,15 @@ class Meter(Answer):
 
 
 class Node(_Frozen):
-    """One thing of the power or coolant path; `distance` is in steps from where one asked."""
+    """One thing of the power or coolant path; `distance` is in steps from where one asked.
+
+    `lost`: whether it loses power or coolant altogether when the start fails; None upwards.
+    """
 
     id: str
     kind: Literal["meter", "equipment", "rack", "unknown"]
     distance: int
+    lost: bool | None = None
 
 
 class Topology(Answer):
@@ -133,6 +138,7 @@ class Topology(Answer):
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     truncated: bool
+    warnings: tuple[str, ...] = ()
 
 
 class Heartbeat(_Frozen):
@@ -175,6 +181,7 @@ def reading(point: Point, now: datetime, fresh_s: float) -> Reading:
         *(latest.deviations if latest else ()),
     )
     value = latest.value if good and latest is not None else None
+    last_good = None if state is PointState.CONTRADICTED else point.last_good
     return Reading(
         key=point.topic.key,
         object_type=point.topic.object_type,
@@ -193,8 +200,8 @@ def reading(point: Point, now: datetime, fresh_s: float) -> Reading:
         why=why_not(point, state, now, fresh_s),
         measured_at=latest.measured_at if latest else None,
         age_s=point.age_s(now),
-        last_good_value=point.last_good.value if point.last_good else None,
-        last_good_at=point.last_good.measured_at if point.last_good else None,
+        last_good_value=last_good.value if last_good else None,
+        last_good_at=last_good.measured_at if last_good else None,
         deviations=tuple(dict.fromkeys(deviations)),
         foreign_publishers=point.foreign,
     )
@@ -203,7 +210,7 @@ def reading(point: Point, now: datetime, fresh_s: float) -> Reading:
 def why_not(point: Point, state: PointState, now: datetime, fresh_s: float) -> str | None:
     """Why a point's last reading may not be used, or None where it may."""
     if state is PointState.GOOD or point.latest is None:
-        return None if state is PointState.GOOD else _WHY[PointState.NEVER_SEEN]
+        return None if state is PointState.GOOD else _WHY[state]
     age_s = point.age_s(now) or 0.0
     match state:
         case PointState.BAD_QUALITY:
@@ -211,6 +218,8 @@ def why_not(point: Point, state: PointState, now: datetime, fresh_s: float) -> s
         case PointState.STALE:
             since = point.latest.measured_at + timedelta(seconds=fresh_s)
             return f"stale since {since.isoformat(timespec='seconds')}, {age_s:.0f} s old"
+        case PointState.CONTRADICTED:
+            return point.metadata.contradiction if point.metadata else None
         case PointState.CLOCK_AHEAD:
             return f"its timestamp lies {-age_s:.0f} s in the future"
         case _:

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from interlock_servers.exchange.history import MAX_SAMPLES
 from interlock_servers.exchange.models import Compatibility
 from interlock_servers.exchange.store import FRESH_S, MAX_POINTS
 from interlock_servers.transports.mqtt import MqttSettings
@@ -18,6 +19,8 @@ class ExchangeSettings(BaseModel):
         compatibility: which habits of deployed clients are accepted.
         fresh_s: how old a reading may be and still be used.
         max_points: how many points are kept at most.
+        max_samples: how many past readings are kept at most, of all points together.
+        nico, grid: also hear the machine states of NICo and the traffic of DSX Flex.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,13 +32,19 @@ class ExchangeSettings(BaseModel):
     compatibility: Compatibility = Compatibility()
     fresh_s: float = Field(default=FRESH_S, gt=0)
     max_points: int = Field(default=MAX_POINTS, ge=1)
+    max_samples: int = Field(default=MAX_SAMPLES, ge=0)
+    nico: bool = False
+    grid: bool = False
 
     def subscriptions(self) -> tuple[tuple[str, int], ...]:
         """The filters to listen to, with their QoS; none of them overlaps another."""
         publisher = "+" if self.integration_values else "PUB"
+        spaces = [("BMS/v1/PUB/Metadata/#", 1), (f"BMS/v1/{publisher}/Value/#", 0)]
+        if self.compatibility.old_topics:  # no filter names what ends in /Value
+            spaces = [("BMS/v1/#", 1)]
+        if self.nico:
+            spaces.append(("NICO/v1/machine/+/state", 0))
+        if self.grid:
+            spaces.append(("grid/v1/#", 1))
         prefixes = ("", "cpc/+/") if self.clusters else ("",)
-        return tuple(
-            (f"{prefix}BMS/v1/{space}", qos)
-            for prefix in prefixes
-            for space, qos in (("PUB/Metadata/#", 1), (f"{publisher}/Value/#", 0))
-        )
+        return tuple((prefix + space, qos) for prefix in prefixes for space, qos in spaces)

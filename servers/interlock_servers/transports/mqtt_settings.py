@@ -1,15 +1,21 @@
 """Where the bus is, who we are on it, and which topics every broker understands."""
 
-import ipaddress
-import os
 import re
 import ssl
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from interlock_servers.transports.mqtt_token import (
+    OAuthSettings,
+    Token,
+    fetch_token,
+    is_loopback,
+    read_secret,
+)
 from interlock_tools.errors import InvalidRequestError
 
 MAX_TOPIC_BYTES = 65_535  # the length field of MQTT
@@ -28,12 +34,7 @@ class BrokerAddress(NamedTuple):
     @property
     def loopback(self) -> bool:
         """Whether it is this machine, so that nothing is sent over a network."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def parse_broker(url: str) -> BrokerAddress:
@@ -127,8 +128,9 @@ class _TlsSocket(ssl.SSLSocket):
 class MqttSettings(BaseModel):
     """Where the bus is and who we are on it. A secret is named, never held.
 
-    `password_env` and `password_file` are read at every connection, so that a renewed token is
-    used as soon as there is a reason to connect again.
+    `password_env` and `password_file` are read at every connection; `oauth` is an issuer to ask. A
+    broker looks at a token only at connect, so one that is a JWT is renewed `renew_before_s` before
+    it ends, by connecting again once a fresher one is there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -141,7 +143,9 @@ class MqttSettings(BaseModel):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    keepalive_s: int = Field(default=30, ge=5, le=3600)
+    keepalive_s: int = Field(default=30, ge=1, le=3600)
+    oauth: OAuthSettings | None = None
+    renew_before_s: float = Field(default=60.0, gt=0, le=3600)
 
     @field_validator("brokers")
     @classmethod
@@ -157,6 +161,8 @@ class MqttSettings(BaseModel):
     def _secrets_travel_encrypted(self) -> Self:
         if self.password_env and self.password_file:
             raise ValueError("name password_env or password_file, not both")
+        if self.oauth and (self.password_env or self.password_file):
+            raise ValueError("the token comes from oauth or from password_env/_file, not both")
         if self.has_password and self.username is None:
             raise ValueError("MQTT 3.1.1 has no password without a username (DSX: oauthtoken)")
         if self.key_file and not self.cert_file:
@@ -178,28 +184,41 @@ class MqttSettings(BaseModel):
     @property
     def has_password(self) -> bool:
         """Whether a password or token belongs to the connection."""
-        return bool(self.password_env or self.password_file)
+        return bool(self.password_env or self.password_file or self.oauth)
 
     def read_password(self) -> str | None:
-        """The secret of this moment.
+        """The secret of this moment; None where none is named, or where an issuer gives it.
 
         Raises:
             InvalidRequestError: the variable or the file is not there, or is empty.
         """
-        if self.password_env:
-            password = os.environ.get(self.password_env, "").strip()
-            where = f"the environment variable {self.password_env}"
-        elif self.password_file:
-            where = f"the file {self.password_file}"
-            try:
-                password = self.password_file.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InvalidRequestError(f"{where} cannot be read: {error}") from error
-        else:
-            return None
-        if not password:
-            raise InvalidRequestError(f"{where} should hold the password and is empty")
-        return password
+        return read_secret(self.password_env, self.password_file)
+
+    def read_token(self, now: datetime) -> Token | None:
+        """The secret of this moment with its end, from the issuer where there is one; it may block.
+
+        Raises:
+            InvalidRequestError: the variable or the file is not there, or is empty.
+            UnavailableError: the issuer gives none.
+        """
+        if self.oauth is not None:
+            return fetch_token(self.oauth, now)
+        secret = self.read_password()
+        return None if secret is None else Token.of(secret)
+
+    def check_secrets(self) -> None:
+        """Look for every secret that is named; none is sent anywhere.
+
+        Raises:
+            InvalidRequestError: one is not there.
+        """
+        self.read_password()
+        if self.oauth is not None:
+            self.oauth.read_secret()
+
+    def seconds_between_looks(self, asking_s: float) -> float:
+        """How long to wait between two looks for a fresher token: an issuer is not pestered."""
+        return asking_s if self.oauth is not None else 0.0
 
     def tls_context(self) -> ssl.SSLContext:
         """The trust and the identity for TLS, read from the files now.

@@ -181,6 +181,7 @@ async def test_an_unchanged_value_returns_every_100_seconds(rig: Rig) -> None:
         assert power_w(rig.client, "site", "lab") > 0
 
 
+@pytest.mark.trap("EX-R39")
 @pytest.mark.parametrize(
     ("fault", "deviation"),
     [("string_quality", "quality_as_string"), ("seconds", "timestamp_in_seconds")],
@@ -216,6 +217,7 @@ async def test_a_meter_that_lies_does_not_balance(rig: Rig) -> None:
 # Whether anyone is there
 
 
+@pytest.mark.trap("EX-R32")
 async def test_the_bms_is_alive_for_three_beats_and_then_it_is_not(rig: Rig) -> None:
     """Without the heartbeat nothing tells a steady plant from a dead BMS."""
     rig.twin.fault("no_heartbeat")

@@ -40,6 +40,7 @@ def value(number: object = 47.748, at_ms: object = NOW_MS, quality: object = 1) 
 # Topics
 
 
+@pytest.mark.trap("EX-R10")
 @pytest.mark.parametrize("object_type", sorted(OBJECT_TYPES))
 def test_every_object_type_is_read_with_and_without_the_prefix_of_a_cluster(
     object_type: str,
@@ -53,6 +54,7 @@ def test_every_object_type_is_read_with_and_without_the_prefix_of_a_cluster(
     assert prefixed.key == f"cpc/east/{plain.key}"
 
 
+@pytest.mark.trap("EX-R31")
 @pytest.mark.parametrize(
     ("topic", "reason"),
     [
@@ -86,6 +88,7 @@ def test_a_topic_outside_the_grammar_is_rejected_by_name(topic: str, reason: Rea
 # Values
 
 
+@pytest.mark.trap("EX-R43")
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -137,6 +140,7 @@ def test_a_value_that_could_mislead_is_rejected_by_name(payload: bytes, reason: 
     assert rejection.value.reason is reason
 
 
+@pytest.mark.trap("EX-R39")
 @pytest.mark.parametrize(
     ("payload", "number", "at_ms", "quality", "deviations"),
     [
@@ -172,6 +176,7 @@ def test_a_value_is_read_and_each_liberty_is_said(
     assert parse_value(payload) == (number, at_ms, quality, deviations)
 
 
+@pytest.mark.trap("EX-R40")
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -234,6 +239,7 @@ def test_metadata_that_departs_from_the_specification_says_so(
     assert metadata.deviations == (deviation,)
 
 
+@pytest.mark.trap("EX-R41")
 def test_old_names_of_a_rack_are_read_only_where_the_settings_allow_it() -> None:
     """The rack id is the only join between the plant and IT: it is not guessed by default."""
     topic = parse_topic("BMS/v1/PUB/Metadata/Rack/RackPower/a")

@@ -26,6 +26,9 @@ def the_point(store: PointStore, key: str = TAIL) -> Point:
     return point
 
 
+@pytest.mark.trap("EX-R18")
+@pytest.mark.trap("EX-R17")
+@pytest.mark.trap("EX-R16")
 @pytest.mark.parametrize(
     ("payload", "later_s", "state"),
     [
@@ -52,6 +55,7 @@ def test_only_a_good_and_fresh_value_is_shown(
     assert (seen.why is None) is (state is PointState.GOOD)
 
 
+@pytest.mark.trap("EX-R14")
 def test_a_value_means_nothing_until_its_metadata_is_there() -> None:
     """It may come first; once described it is used, and no longer when that is taken back."""
     store = store_with((VALUE, value()))
@@ -63,6 +67,7 @@ def test_a_value_means_nothing_until_its_metadata_is_there() -> None:
     assert store.catalogue().by_object == {}
 
 
+@pytest.mark.trap("EX-R20")
 @pytest.mark.parametrize(
     ("unit", "number", "power_w"),
     [
@@ -116,6 +121,7 @@ def test_a_state_that_is_not_listed_is_not_shown() -> None:
         assert (seen.state, seen.label) == (state, label)
 
 
+@pytest.mark.trap("EX-R27")
 def test_only_the_owner_of_a_point_is_believed() -> None:
     """An integration that writes a meter of the BMS is shown as foreign, not as the meter."""
     foreign = VALUE.replace("PUB", "MEPAI")
@@ -126,7 +132,7 @@ def test_only_the_owner_of_a_point_is_believed() -> None:
     assert (seen.value, seen.foreign_publishers) == (10.0, ("MEPAI",))
     assert "foreign_value" in store.deviations
     owned = METER | {"integration": "MEPAI"}
-    store.ingest(METADATA, json.dumps(owned).encode(), NOW, retained=True)
+    store.ingest(METADATA, json.dumps(owned).encode(), NOW, retained=False)
     seen = reading(the_point(store), NOW, FRESH_S)
     assert (seen.value, seen.publisher, seen.foreign_publishers) == (99.0, "MEPAI", ("PUB",))
 
@@ -167,6 +173,7 @@ def test_rejected_messages_are_counted_with_a_short_last_example() -> None:
     assert (len(store), store.accepted, store.last_message_at) == (0, 0, None)
 
 
+@pytest.mark.trap("EX-R19")
 def test_a_retained_value_is_judged_by_its_own_timestamp() -> None:
     """Values should not be retained; one that is may be hours old."""
     store = store_with((METADATA, json.dumps(METER).encode()))
