@@ -47,8 +47,8 @@ COMMITS = 100
 PATIENCE_S = 20.0
 EVALUATION_LIMIT_US, DECISION_LIMIT_US, INTENT_LIMIT_MS = 250.0, 800.0, 5.0
 WHY_NOT_INTENT = (
-    "SQLAlchemy builds some twenty statements for it in Python, and each step parses and writes "
-    "the whole change; the commits themselves are less than a tenth of it"
+    "some twenty statements go through SQLAlchemy, the policy is asked twice, and the work changes "
+    "between event loop and threads six times; the commits themselves are a tenth of it"
 )
 ORIGIN = "bench.example/ledger"
 VALVE = Target(kind="valve", id="valve-1")
