@@ -166,7 +166,7 @@ async def serve_stdio(
         UnavailableError: this site does not serve the component.
         InvalidRequestError: a toolset is named that is not there.
     """
-    async with open_site(settings, clock, local_caller(user)) as site:
+    async with open_site(settings, clock, local_caller(user), only=component) as site:
         check_toolsets(narrow, site)
         if component is None:
             parts = [face.parts() for face in site.faces.values()]
@@ -174,7 +174,7 @@ async def serve_stdio(
         else:
             face = site.faces.get(component)
             if face is None:
-                known = ", ".join(site.faces) or "none"
+                known = ", ".join(site.components) or "none"
                 raise UnavailableError(f"{component} is not configured here; there is: {known}")
             composed = alone(face.parts(), version=VERSION, narrow=narrow)
         await composed.server.run_stdio_async()
@@ -186,9 +186,9 @@ def check_toolsets(narrow: Narrow, site: Site) -> None:
     Raises:
         InvalidRequestError: names those that there are not.
     """
-    unknown = sorted((narrow.toolsets or frozenset()) - set(site.faces))
+    unknown = sorted((narrow.toolsets or frozenset()) - set(site.components))
     if unknown:
-        known = ", ".join(site.faces) or "none"
+        known = ", ".join(site.components) or "none"
         raise InvalidRequestError(f"no toolset {', '.join(unknown)}; there is: {known}")
 
 

@@ -85,7 +85,13 @@ class Site:
     ledger: Ledger
     ledger_key: str
     faces: dict[str, Face] = field(default_factory=dict)
+    components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
+
+    def offers(self, component: str, only: str | None) -> bool:
+        """Note a configured component; whether it is offered."""
+        self.components.append(component)
+        return only is None or only == component
 
 
 class Connection(NamedTuple):
@@ -159,8 +165,12 @@ async def open_authority(settings: SiteSettings, clock: Clock) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> AsyncIterator[Site]:
+async def open_site(
+    settings: SiteSettings, clock: Clock, who: WhoCalls, *, only: str | None = None
+) -> AsyncIterator[Site]:
     """Connect the configured components, start the worker, and give the site.
+
+    `only` names the one component that is offered, where the others are needed for facts alone.
 
     Raises:
         BundleError: the policy cannot be served.
@@ -207,21 +217,26 @@ async def open_site(settings: SiteSettings, clock: Clock, who: WhoCalls) -> Asyn
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )
         if exchange is not None:
-            site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
+            if site.offers("exchange", only):
+                site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
             site.health.append(partial(_exchange_health, exchange))
         if dps is not None:
-            site.faces["maxlps"] = maxlps_face(
-                own,
-                facts=facts,
-                site_id=settings.rules.site_id,
-                guard=guard,
-                who=who,
-            )
+            if site.offers("maxlps", only):
+                site.faces["maxlps"] = maxlps_face(
+                    own,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
             site.health.append(partial(Connection, "maxlps", True, "DPS answers by reflection"))
         if flex is not None:
-            site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
+            if site.offers("flex", only):
+                site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
-        site.faces |= {face.component: face for face in federation.faces(guard, who)}
+        for face in federation.faces(guard, who):
+            if site.offers(face.component, only):
+                site.faces[face.component] = face
         site.health += [partial(_federated_health, one) for one in federation.upstreams]
         stack.enter_context(readable(authority.store.engine, authority.ledger, exchange, flex))
         tasks = await stack.enter_async_context(anyio.create_task_group())
