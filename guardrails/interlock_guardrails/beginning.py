@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 
 from interlock_guardrails import changes, reservations
 from interlock_guardrails.action import parse
-from interlock_guardrails.guard import Guard, Seen
+from interlock_guardrails.assessment import Seen
+from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.sole_worker import Holds
 from interlock_guardrails.standing import End, is_expiry, parents_of, still_stands

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 from sqlalchemy import Connection
@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from interlock_guardrails import autonomy, changes, reservations, spending
 from interlock_guardrails.action import decided, digest_of_action, parse, summary
 from interlock_guardrails.approvals import binding_digest
-from interlock_guardrails.facts import FactRegistry, Gathered, Unconfirmed
+from interlock_guardrails.assessment import SHOWN, Assessment, Seen
+from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.verify import parse_key
@@ -29,42 +30,17 @@ from interlock_tools.change import Change, ChangeState, Step
 from interlock_tools.clock import Clock
 from interlock_tools.decision import Answer, Decision, RuleHit
 from interlock_tools.errors import FactoryError, InvalidRequestError, NotFoundError
-from interlock_tools.fact import FactSet, Unknown
+from interlock_tools.fact import Unknown
 from interlock_tools.identity import Principal, Target
 from interlock_tools.operation import Arguments, DryRun, Operation
 from interlock_tools.telemetry import current_traceparent
 
-UNKNOWN_SHOWN = 5
 HANDED_MOST = 64
 ENTERS_AS = {
     Answer.ALLOW: ChangeState.AUTHORISED,
     Answer.REQUIRE_APPROVAL: ChangeState.AWAITING_APPROVAL,
     Answer.REFUSE: ChangeState.REFUSED,
 }
-
-
-class Seen(NamedTuple):
-    """What the sources say about a change, and whom it reaches; None while a fact is unknown."""
-
-    gathered: Gathered
-    reach: BlastRadius | None
-
-
-class Assessment(NamedTuple):
-    """Steps 2 and 3 of a change's life: the facts, the reach and the decision."""
-
-    facts: FactSet
-    reach: BlastRadius | None
-    decision: Decision
-    overlaps: bool = False  # with what another change has reserved
-    situation: Situation | None = None
-    unconfirmed: tuple[Unconfirmed, ...] = ()
-
-    def why(self) -> str:
-        """The decision in a sentence, with the names of what would break or is not confirmed."""
-        broken = "" if self.reach is None else self.reach.broken()
-        claims = "; ".join(item.sentence() for item in self.unconfirmed[:UNKNOWN_SHOWN])
-        return " ".join(part for part in (self.decision.sentence(), broken, claims) if part)
 
 
 class Guard:
@@ -126,10 +102,10 @@ class Guard:
             NotFoundError: there is no such operation, or they name what does not exist.
         """
         with proposing(requester, operation_name, dry_run) as proposal:
-            decided, entered = await self._propose(
+            decision, entered = await self._propose(
                 requester, operation_name, arguments, reason, dry_run, change_id
             )
-            proposal.decided(decided, entered)
+            proposal.decided(decision, entered)
         self.hand_over(entered)
         return entered
 
@@ -326,7 +302,7 @@ class Guard:
                 rule_id="facts-unknown",
                 reason=f"{item.kind} of {item.subject} is unknown: {item.why}",
             )
-            for item in unknown[:UNKNOWN_SHOWN]
+            for item in unknown[:SHOWN]
         )
         return Decision(answer=Answer.REFUSE, rules=hits, policy_version=self.gate.version)
 

@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 from interlock_guardrails import changes
 from interlock_guardrails.action import parse
 from interlock_guardrails.approvals import binding_digest, quorum_voted
-from interlock_guardrails.guard import Assessment, Guard
+from interlock_guardrails.assessment import Assessment
+from interlock_guardrails.guard import Guard
 from interlock_guardrails.ledger.verify import VerifyKey
 from interlock_guardrails.plans import PlanArguments, child_of
 from interlock_tools.change import Change, ChangeState

@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -90,7 +91,7 @@ class Connection(Client):
         self.on_publish = self.on_message = None
 
 
-class Link:
+class Link(ABC):
     """Keeps a connection to the first broker that answers; what waits on it is a subclass's."""
 
     def __init__(
@@ -140,11 +141,13 @@ class Link:
         """The subscriptions that the broker refused (SUBACK 0x80): nothing will come for them."""
         return self._refused
 
+    @abstractmethod
     def _acknowledge(self, key: tuple[int, int]) -> None:
-        raise NotImplementedError
+        """Say that the broker took what was published under this key."""
 
+    @abstractmethod
     def _fail_waiting(self, connection: Connection | None, why: str) -> None:
-        raise NotImplementedError
+        """Say of what waits on this connection, or on any, that its outcome is unknown."""
 
     # From here on: called in the connection's thread.
 
