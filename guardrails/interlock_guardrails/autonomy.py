@@ -7,17 +7,18 @@ still decides which of those changes are small enough; a grant opens nothing by 
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from interlock_guardrails import changes, statements
 from interlock_guardrails.authority_tables import autonomy_grants, readable
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
 from interlock_guardrails.ledger.signing import Signer
-from interlock_guardrails.ledger.verify import VerifyKey
+from interlock_guardrails.ledger.verify import VerifyKey, parse_key
 from interlock_guardrails.people import check_person, check_words
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
@@ -34,9 +35,13 @@ WENT_WRONG = frozenset({ChangeState.FAILED, ChangeState.STUCK})
 # The states in which a change that went wrong can be: one that failed may be brought back since.
 AFTER_TROUBLE = (*WENT_WRONG, ChangeState.COMPENSATING, ChangeState.COMPENSATED)
 EVIDENCE_LISTED = 1000
+KNOWN_GRANTS = 256
 
 _GRANTS_OF = select(autonomy_grants.c.document).where(
-    autonomy_grants.c.scope.in_(bindparam("scopes", expanding=True)),
+    or_(
+        autonomy_grants.c.scope == bindparam("of_operation"),
+        autonomy_grants.c.scope == bindparam("of_effect"),
+    ),
     autonomy_grants.c.site == bindparam("at_site"),
 )
 
@@ -236,15 +241,27 @@ def granted(
     keys: Sequence[VerifyKey],
 ) -> bool:
     """Whether agents may do this unattended here and now; a forged row grants nothing."""
-    asked = {"scopes": [operation, effect.value], "at_site": site}
+    asked = {"of_operation": operation, "of_effect": effect.value, "at_site": site}
+    vkeys = tuple(key.text for key in keys)
+    found = (_genuine(document, vkeys) for document in connection.scalars(_GRANTS_OF, asked))
     return any(
         grant.scope in {operation, effect.value}
         and grant.site == site
         and grant.stands_at(now)
-        and statements.says(grant.signature, keys, STATEMENT, grant.said())
         and trouble_since(connection, grant.scope, grant.since) is None
-        for grant in readable(AutonomyGrant, connection.scalars(_GRANTS_OF, asked))
+        for grant in found
+        if grant is not None
     )
+
+
+@lru_cache(KNOWN_GRANTS)
+def _genuine(document: str, vkeys: tuple[str, ...]) -> AutonomyGrant | None:
+    """The grant in this row, if one of the keys signed it; it is asked for with every change."""
+    keys = [parse_key(vkey) for vkey in vkeys]
+    for grant in readable(AutonomyGrant, [document]):
+        if statements.says(grant.signature, keys, STATEMENT, grant.said()):
+            return grant
+    return None
 
 
 def trouble_since(connection: Connection, scope: str, since: datetime) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from interlock_guardrails import autonomy, changes, reservations, spending
 from interlock_guardrails.action import decided, digest_of_action, parse, summary
 from interlock_guardrails.approvals import binding_digest
-from interlock_guardrails.assessment import SHOWN, Assessment, Seen
+from interlock_guardrails.assessment import SHOWN, Assessment, Seen, rehearse
 from interlock_guardrails.facts import FactRegistry
 from interlock_guardrails.ledger.ledger import Ledger
 from interlock_guardrails.ledger.records import RecordKind
@@ -29,7 +29,7 @@ from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.change import Change, ChangeState, Step
 from interlock_tools.clock import Clock
 from interlock_tools.decision import Answer, Decision, RuleHit
-from interlock_tools.errors import FactoryError, InvalidRequestError, NotFoundError
+from interlock_tools.errors import InvalidRequestError, NotFoundError
 from interlock_tools.fact import Unknown
 from interlock_tools.identity import Principal, Target
 from interlock_tools.operation import Arguments, DryRun, Operation
@@ -124,21 +124,38 @@ class Guard:
         try:
             parsed = parse(operation, arguments)
             check_words("reason", reason)
-            assessment = await self.assess(requester, operation, parsed, now)
+            seen = await self.see(operation, parsed)
+            target = operation.target(parsed)
         except (InvalidRequestError, NotFoundError) as error:
             await self._record_impossible(requester, operation_name, str(error))
             raise
-        rehearsal = None
-        if assessment.decision.answer is not Answer.REFUSE:
-            rehearsal, assessment = await self._rehearse(operation, parsed, assessment)
-        named = change_id or changes.new_change_id()
-        change = self._new(
-            named, requester, operation, parsed, reason, dry_run, assessment, rehearsal, now
-        )
-        entered = await self.store.write(
-            lambda connection: self._enter(connection, change, assessment)
-        )
-        return assessment.decision, entered
+
+        def judge(connection: Connection) -> Assessment:
+            return self.judge(connection, requester, operation, target, seen, now)
+
+        rehearsed: tuple[DryRun | None, Assessment] | None = None
+        if operation.rehearses:  # what the component is asked takes time: not while others wait
+            assessment = await self.store.read(judge)
+            rehearsed = None, assessment
+            if assessment.decision.answer is not Answer.REFUSE:
+                rehearsed = await rehearse(operation, parsed, assessment)
+
+        def enter(connection: Connection) -> tuple[Decision, Change]:
+            rehearsal, found = rehearsed or (None, judge(connection))
+            change = self._new(
+                change_id or changes.new_change_id(),
+                requester,
+                operation,
+                parsed,
+                reason,
+                dry_run,
+                found,
+                rehearsal,
+                now,
+            )
+            return found.decision, self._enter(connection, change, found)
+
+        return await self.store.write(enter)
 
     async def assess(
         self,
@@ -305,24 +322,6 @@ class Guard:
             for item in unknown[:SHOWN]
         )
         return Decision(answer=Answer.REFUSE, rules=hits, policy_version=self.gate.version)
-
-    async def _rehearse(
-        self, operation: Operation[Any], arguments: Arguments, assessment: Assessment
-    ) -> tuple[DryRun | None, Assessment]:
-        """The component's own dry run; its no, or its silence, is a refusal."""
-        try:
-            rehearsal = await operation.dry_run(arguments)
-        except FactoryError as error:
-            rehearsal = DryRun(would_succeed=False, notes=(f"the dry run failed: {error}",))
-        if rehearsal is None or rehearsal.would_succeed:
-            return rehearsal, assessment
-        why = "; ".join(rehearsal.notes) or "the component gave no reason"
-        refusal = Decision(
-            answer=Answer.REFUSE,
-            rules=(RuleHit(rule_id="component-refuses", reason=why),),
-            policy_version=self.gate.version,
-        )
-        return rehearsal, assessment._replace(decision=refusal)
 
     def _new(
         self,

@@ -147,6 +147,11 @@ class Operation(ABC, Generic[A]):
         del arguments
         return None
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether it has a `dry_run` of its own, and so the component to wait for."""
+        return type(self).dry_run is not Operation.dry_run
+
     @abstractmethod
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:
         """Act once; `key` identifies the change. Returns what the component answered.

@@ -1,6 +1,5 @@
 """What a record is: its kind and its canonical bytes, in which no secret is left in clear."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,13 +8,10 @@ from typing import Any, NamedTuple
 from opentelemetry import trace
 
 from interlock_guardrails.ledger.redaction import hides, is_suspect, may_hold_secret, redact
-from interlock_tools.canonical import canonical
+from interlock_tools.canonical import canonical, plain
 from interlock_tools.errors import InvalidRequestError
 
 VERSION = 1
-MAX_INTEGER = 2**53 - 1  # beyond it JSON numbers are not exact (RFC 8785, section 3.2.2.3)
-
-_PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class RecordKind(StrEnum):
@@ -47,33 +43,17 @@ def encode(document: Mapping[str, Any]) -> bytes:
     Raises:
         InvalidRequestError: it holds what JSON cannot.
     """
-    if _is_plain(document):
-        text = _PLAIN.encode(document)
-        if text.isascii() and not may_hold_secret(text):
-            return text.encode()
+    text = plain(document, _hides)
+    if text is not None and not may_hold_secret(text):
+        return text.encode()
     try:
         return canonical(redact(document))
     except UnicodeEncodeError as error:
         raise InvalidRequestError("this cannot be written as UTF-8: a lone surrogate") from error
 
 
-def _is_plain(value: object) -> bool:
-    """Whether no key hides and sorted compact JSON is canonical but for its letters.
-
-    That is: no floats, no integers that are not exact, text as keys.
-    """
-    if isinstance(value, dict):
-        for key, member in value.items():
-            if not isinstance(key, str) or (is_suspect(key) and hides(key, member)):
-                return False
-            if type(member) is not str and not _is_plain(member):
-                return False
-        return True
-    if value is None or isinstance(value, str):
-        return True
-    if isinstance(value, int):
-        return -MAX_INTEGER <= value <= MAX_INTEGER
-    return isinstance(value, list) and all(map(_is_plain, value))
+def _hides(key: str, member: object) -> bool:
+    return is_suspect(key) and hides(key, member)
 
 
 class Draft(NamedTuple):

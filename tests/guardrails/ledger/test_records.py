@@ -13,6 +13,7 @@ from opentelemetry import trace
 from interlock_guardrails.ledger.records import RecordKind, draft, encode
 from interlock_guardrails.ledger.redaction import MASK, redact
 from interlock_guardrails.ledger.verify import leaf_hash, record_line, verify_lines
+from interlock_tools.canonical import canonical
 from interlock_tools.errors import InvalidRequestError
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -41,6 +42,7 @@ documents = st.dictionaries(
 @given(documents)
 def test_the_short_way_gives_the_bytes_of_rfc_8785(document: dict[str, Any]) -> None:
     """Speed must never buy another form: the reference library is the judge."""
+    assert canonical(document) == rfc8785.dumps(document)
     assert encode(document) == rfc8785.dumps(redact(document))
 
 
