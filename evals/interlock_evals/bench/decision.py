@@ -48,7 +48,7 @@ PATIENCE_S = 20.0
 EVALUATION_LIMIT_US, DECISION_LIMIT_US, INTENT_LIMIT_MS = 250.0, 800.0, 5.0
 WHY_NOT_INTENT = (
     "some twenty statements go through SQLAlchemy, the policy is asked twice, and the work changes "
-    "between event loop and threads six times; the commits themselves are a tenth of it"
+    "between event loop and thread four times; with a slow or busy disk its two commits are most"
 )
 ORIGIN = "bench.example/ledger"
 VALVE = Target(kind="valve", id="valve-1")
