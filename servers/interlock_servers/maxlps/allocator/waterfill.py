@@ -36,8 +36,6 @@ class PriceDemand:
     base_w: Floats
     shift: Floats
     rate: Floats
-    log_lo: Floats
-    log_hi: Floats
     lo_w: Floats
     hi_w: Floats
 
@@ -47,26 +45,29 @@ class PriceDemand:
             self.base_w[leaves],
             self.shift[leaves],
             self.rate[leaves],
-            self.log_lo[leaves],
-            self.log_hi[leaves],
             self.lo_w[leaves],
             self.hi_w[leaves],
         )
 
     def span(self) -> tuple[Floats, Floats]:
         """The levels at which each leaf leaves `lo_w` and reaches `hi_w`."""
-        return (self.log_lo - self.shift) / self.rate, (self.log_hi - self.shift) / self.rate
+        low, high = (
+            (np.log(watts - self.base_w) - self.shift) / self.rate
+            for watts in (self.lo_w, self.hi_w)
+        )
+        return low, high
 
     def at(self, level: Floats) -> tuple[Floats, Floats]:
         """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
-        log_w = self.rate * level
-        log_w += self.shift
-        free = (log_w > self.log_lo) & (log_w < self.log_hi)
-        np.clip(log_w, self.log_lo, self.log_hi, out=log_w)
-        watts = np.exp(log_w, out=log_w)
-        slopes = watts * self.rate
-        slopes *= free
+        watts = self.rate * level
+        watts += self.shift
+        with np.errstate(over="ignore"):  # far above `hi_w`
+            np.exp(watts, out=watts)
+            slopes = watts * self.rate
         watts += self.base_w
+        slopes[(watts <= self.lo_w) | (watts >= self.hi_w)] = 0.0
+        np.maximum(watts, self.lo_w, out=watts)
+        np.minimum(watts, self.hi_w, out=watts)
         return watts, slopes
 
     def step(self, level: Floats, units: Floats) -> Floats:
@@ -99,8 +100,6 @@ def waterfill(
         base_w=base_w,
         shift=exponent * slope,
         rate=exponent / scale,
-        log_lo=np.log(lo_w - base_w),
-        log_hi=np.log(hi_w - base_w),
         lo_w=lo_w,
         hi_w=hi_w,
     )
