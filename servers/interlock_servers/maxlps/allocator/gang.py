@@ -94,7 +94,7 @@ class Gangs:
 
     def utility(self, problem: Problem, cap_w: Floats) -> float:
         """Weighted relative work; the weight of a job is the sum of its members' weights."""
-        return float(problem.weight @ self.work(problem, cap_w))
+        return float((problem.weight * self.work(problem, cap_w)).sum())
 
     def promised(self, leaves: Leaves) -> Leaves:
         """The same GPUs, each with the highest promise in its job: the slowest must keep it too."""
@@ -239,7 +239,7 @@ class _Search:
         self._member_work = work[self._gangs.members]
         self.speed = self._gangs.slowest(work)
         work[self._gangs.members] = self._gangs.spread(self.speed)
-        utility = float(self.top.weight @ work)
+        utility = float((self.top.weight * work).sum())
         if utility > self._best and is_sound:
             self._best, self._best_w = utility, found.cap_w
 
