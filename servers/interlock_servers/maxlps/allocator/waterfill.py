@@ -2,7 +2,7 @@
 
 At price p (work per watt) a GPU wants the cap at which one more watt would buy less than p. With
 T(c) = ((c - P0) / (D - P0)) ** gamma that cap has a closed form. The budgets nest and T is
-concave, so pricing the full nodes from the bottom up gives the true optimum.
+concave, so pricing each node that is too full at the price above it gives the true optimum.
 """
 
 from dataclasses import dataclass
