@@ -43,11 +43,14 @@ class Demand(Protocol):
         ...
 
     def span(self) -> tuple[Floats, Floats]:
-        """The levels at which each leaf leaves `lo_w` and reaches `hi_w`."""
+        """The levels at which each leaf leaves `lo_w` and reaches `hi_w`; used before any `at`."""
         ...
 
     def at(self, level: Floats) -> tuple[Floats, Floats]:
-        """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
+        """Watts at one level for each leaf, and watts per unit of level (0 at either end).
+
+        One level may stand for all leaves. Use the answer before the next call: that may reuse it.
+        """
         ...
 
     def step(self, level: Floats, units: Floats) -> Floats:
@@ -124,7 +127,8 @@ def fill(tree: PowerTree, budget_w: Floats, demand: Demand, start: Floats | None
             held[over] = node_level[nodes] = found
         if height:
             held = np.repeat(held, row.sizes)
-    return Filled(_trim(rows, watts, demand.lo_w), node_level)
+    _trim(rows, watts, demand.lo_w)
+    return Filled(watts, node_level)
 
 
 def _rows(tree: PowerTree, budget_w: Floats, demand: Demand) -> list[Row]:
@@ -223,10 +227,10 @@ def _levels(demand: Demand, rows: Sequence[Row], held: Floats, guess: Floats) ->
     return out
 
 
-def _trim(rows: Sequence[Row], watts: Floats, lo_w: Floats) -> Floats:
+def _trim(rows: Sequence[Row], watts: Floats, lo_w: Floats) -> None:
     """Take what is above a budget off each leaf, in proportion to what it has above `lo_w`."""
-    above = watts - lo_w
-    spare, shares = above, []
+    watts -= lo_w
+    spare, shares = watts, []
     for row in rows:
         spare, room = row.add(spare), np.maximum(row.budget * (1 - EXACT) - row.least, 0.0)
         shares.append(np.minimum(room, spare) / np.maximum(spare, np.finfo(float).tiny))
@@ -234,6 +238,5 @@ def _trim(rows: Sequence[Row], watts: Floats, lo_w: Floats) -> Floats:
     kept = np.ones(len(rows[-1].node))
     for row, share in zip(reversed(rows), reversed(shares), strict=True):
         kept = np.repeat(kept * share, row.sizes)
-    above *= kept
-    above += lo_w
-    return above
+    watts *= kept
+    watts += lo_w

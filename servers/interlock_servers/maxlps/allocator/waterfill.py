@@ -31,6 +31,8 @@ class PriceDemand:
 
     At such a level a leaf takes `base_w + exp(shift + rate * level)`, and `rate` is near 1. So in
     `exp(level)` demand is nearly a straight line, which Newton's method follows in few rounds.
+    What `at` and `span` return lies in `scratch`, two rows that the next call writes again: on a
+    large site half of the time went into pages for new arrays.
     """
 
     base_w: Floats
@@ -38,6 +40,7 @@ class PriceDemand:
     rate: Floats
     lo_w: Floats
     hi_w: Floats
+    scratch: Floats
 
     def take(self, leaves: Ints | slice) -> "PriceDemand":
         """The demand of these leaves only."""
@@ -47,23 +50,27 @@ class PriceDemand:
             self.rate[leaves],
             self.lo_w[leaves],
             self.hi_w[leaves],
+            self.scratch,
         )
 
     def span(self) -> tuple[Floats, Floats]:
         """The levels at which each leaf leaves `lo_w` and reaches `hi_w`."""
-        low, high = (
-            (np.log(watts - self.base_w) - self.shift) / self.rate
-            for watts in (self.lo_w, self.hi_w)
-        )
+        low, high = self.scratch[:, : len(self.rate)]
+        for level, watts in ((low, self.lo_w), (high, self.hi_w)):
+            np.subtract(watts, self.base_w, out=level)
+            np.log(level, out=level)
+            level -= self.shift
+            level /= self.rate
         return low, high
 
     def at(self, level: Floats) -> tuple[Floats, Floats]:
         """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
-        watts = self.rate * level
+        watts, slopes = self.scratch[:, : len(self.rate)]
+        np.multiply(self.rate, level, out=watts)
         watts += self.shift
         with np.errstate(over="ignore"):  # far above `hi_w`
             np.exp(watts, out=watts)
-            slopes = watts * self.rate
+            np.multiply(watts, self.rate, out=slopes)
         watts += self.base_w
         slopes[(watts <= self.lo_w) | (watts >= self.hi_w)] = 0.0
         np.maximum(watts, self.lo_w, out=watts)
@@ -92,17 +99,19 @@ def waterfill(
     """
     gamma, natural_w = tree.to_inner(problem.gamma), tree.to_inner(problem.natural_w)
     lo_w, hi_w = tree.to_inner(problem.lo_w), tree.to_inner(problem.hi_w)
-    exponent = 1.0 / (1.0 - gamma)
-    scale = float(exponent.mean())
     base_w = tree.to_inner(problem.p0) * natural_w
-    slope = np.log(gamma * tree.to_inner(problem.weight)) - gamma * np.log(natural_w - base_w)
-    demand = PriceDemand(
-        base_w=base_w,
-        shift=exponent * slope,
-        rate=exponent / scale,
-        lo_w=lo_w,
-        hi_w=hi_w,
-    )
+    scratch = np.empty((2, tree.leaf_count))
+    usable_w = np.subtract(natural_w, base_w, out=scratch[0])
+    shift = gamma * tree.to_inner(problem.weight)  # then, in place, its log less that of usable_w
+    np.log(shift, out=shift)
+    shift -= np.multiply(gamma, np.log(usable_w, out=usable_w), out=usable_w)
+    rate = np.divide(1.0, 1.0 - gamma)
+    shift *= rate
+    scale = float(rate.mean())
+    rate /= scale
+    demand = PriceDemand(base_w, shift, rate, lo_w, hi_w, scratch)
     filled = fill(tree, budget_w, demand, None if start is None else -scale * start)
-    cap_w = np.clip(filled.watts, lo_w, hi_w)  # exp and log may miss a bound by a rounding error
+    cap_w = np.clip(
+        filled.watts, lo_w, hi_w, out=filled.watts
+    )  # exp and log may miss a bound by a rounding error
     return Solution(tree.to_caller(cap_w), -filled.level / scale)
