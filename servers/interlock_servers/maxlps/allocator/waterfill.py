@@ -102,16 +102,15 @@ def waterfill(
     base_w = tree.to_inner(problem.p0) * natural_w
     scratch = np.empty((2, tree.leaf_count))
     usable_w = np.subtract(natural_w, base_w, out=scratch[0])
-    shift = gamma * tree.to_inner(problem.weight)  # then, in place, its log less that of usable_w
+    rate = np.divide(1.0, 1.0 - gamma)  # each from here on in place: see `scratch`
+    shift = gamma * tree.to_inner(problem.weight)
     np.log(shift, out=shift)
     shift -= np.multiply(gamma, np.log(usable_w, out=usable_w), out=usable_w)
-    rate = np.divide(1.0, 1.0 - gamma)
     shift *= rate
     scale = float(rate.mean())
     rate /= scale
     demand = PriceDemand(base_w, shift, rate, lo_w, hi_w, scratch)
     filled = fill(tree, budget_w, demand, None if start is None else -scale * start)
-    cap_w = np.clip(
-        filled.watts, lo_w, hi_w, out=filled.watts
-    )  # exp and log may miss a bound by a rounding error
+    # exp and log may miss a bound by a rounding error
+    cap_w = np.clip(filled.watts, lo_w, hi_w, out=filled.watts)
     return Solution(tree.to_caller(cap_w), -filled.level / scale)
