@@ -39,6 +39,10 @@ def test_a_quick_run_reports_every_gain_and_every_promise(tmp_path: Path) -> Non
     }
     assert promises["floor_breaks"]["held"]
     assert promises["gap"]["held"]
+    for curves in ("prior", "h200"):  # between caps that exist and what no caps exceed
+        end = f"gain_uniform_pct_at_80_{curves}_{SIZE}"
+        exact, most = figures[f"exact_{end}"]["value"], figures[f"most_{end}"]["value"]
+        assert exact <= figures[end]["value"] <= most < exact + 0.01
     assert {"oscillation_ours_w_per_gpu_h200", f"time_ours_{SIZE}_ms"} <= set(figures)
     assert (tmp_path / "powerbench-quick" / "rows.csv").exists()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from interlock_evals.powerbench import oracle, path, tables, verdict
+from interlock_evals.powerbench import optimum, oracle, path, tables, verdict
 from interlock_evals.powerbench.cases import BUDGETS, CURVES
 from interlock_evals.powerbench.policies import BASELINES
 from interlock_evals.powerbench.score import ALL_SIZES, SMALL, Row, Scope, run
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         figures = tables.figures(cells) | tables.slacks(seeds)
     figures |= _measured(scope, rows)
     report = build(rows, figures, "powerbench-quick" if scope.quick else "powerbench")
-    show(report, cells, console)
+    show(report, cells, scope.sizes, console)
     console.print(f"Written to {report.write(out)} and {_write_rows(rows, out / report.name)}")
     if find_spec("matplotlib"):  # a development extra
         from interlock_evals.powerbench.pictures import draw_all
@@ -54,14 +54,15 @@ def build(rows: Sequence[Row], measured: Mapping[str, Figure], name: str = "powe
     return Report.of(name, figures, verdict.promises(figures, rows), VERSIONS_OF)
 
 
-def show(report: Report, cells: list[tables.Cell], console: Console) -> None:
-    """The promises, gains by budget, and the published tables beside ours."""
+def show(report: Report, cells: list[tables.Cell], sizes: Sequence[int], console: Console) -> None:
+    """The promises, gains by budget, the optimum's, and the published tables beside ours."""
     console.print(_promises(report))
     for key, promise in report.promises.items():
         if not promise.held:
             console.print(f"{key} does not hold: {promise.why_not}", soft_wrap=True)
     for curves in CURVES:
         console.print(_gains(report.figures, curves))
+    console.print(optimum.table(report.figures, sizes))
     for curves in CURVES:
         console.print(tables.as_table(cells, curves))
     console.print(tables.slack_table(report.figures))
@@ -70,9 +71,9 @@ def show(report: Report, cells: list[tables.Cell], console: Console) -> None:
 
 def _measured(scope: Scope, rows: Sequence[Row]) -> dict[str, Figure]:
     """Speeds, the independent solver, and how much the caps move along a path of budgets."""
-    out: dict[str, Figure] = {}
+    out = optimum.figures(rows)
     for gpus in scope.sizes:
-        out |= oracle.speed(gpus) | oracle.behind_highs(gpus, rows)
+        out |= oracle.speed(gpus) | oracle.gang_behind_highs(gpus, rows)
     small = [gpus for gpus in scope.sizes if gpus <= SMALL] or [min(scope.sizes)]
     return out | path.oscillation(max(small), scope.policies)
 

@@ -72,7 +72,7 @@ class Case:
     def utility(self, cap_w: Floats) -> float:
         """Weighted useful work, as a share of what the site does without caps."""
         weight = self.true.weight
-        return float(weight @ self.work(cap_w) / weight.sum())
+        return float((weight * self.work(cap_w)).sum() / weight.sum())
 
 
 def draw(variant: Variant, gpus: int, seed: int, curves: CurveSet, budget_ratio: float) -> Case:

@@ -1,7 +1,7 @@
 """Runs every policy on a site and judges its caps: work done, budgets, promises, time."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,7 @@ class Row:
         solve_s: seconds.
         gap: proven distance to the best, relative; only ours has one.
         unfit_nodes: nodes that the promises do not fit, where that was declared.
+        unused_share: of the site's budget, what these caps leave; NaN where it was declared unfit.
     """
 
     variant: Variant
@@ -62,6 +63,7 @@ class Row:
     solve_s: float
     gap: float | None = None
     unfit_nodes: int = 0
+    unused_share: float = np.nan
 
 
 def with_jobs(row: Row) -> bool:
@@ -72,6 +74,15 @@ def with_jobs(row: Row) -> bool:
 def gap_of(row: Row) -> float:
     """Proven distance to the best, relative."""
     return row.gap or 0.0
+
+
+def by_site(rows: Iterable[Row]) -> Iterable[dict[str, Row]]:
+    """The rows of each site by policy."""
+    sites: dict[tuple[object, ...], dict[str, Row]] = {}
+    for row in rows:
+        at = (row.variant, row.gpus, row.seed, row.curves, row.budget_ratio)
+        sites.setdefault(at, {})[row.policy] = row
+    return sites.values()
 
 
 @dataclass(frozen=True)
@@ -135,5 +146,6 @@ def judge(
         drawn_w = part.sums(cap_w)
         over += int((drawn_w > part.most_w).sum())
         missed += int((drawn_w < part.least_w).sum())
+    unused = 1 - float(cap_w.sum() / case.seen.budget_w[case.seen.tree.root])
     utility = case.utility(cap_w)
-    return Row(*where, utility, over, promises, missed, False, solve_s, gap)
+    return Row(*where, utility, over, promises, missed, False, solve_s, gap, 0, unused)

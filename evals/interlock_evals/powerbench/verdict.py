@@ -7,7 +7,7 @@ import numpy as np
 
 from interlock_evals.powerbench.cases import CURVES
 from interlock_evals.powerbench.policies import OURS
-from interlock_evals.powerbench.score import Row, gap_of, with_jobs
+from interlock_evals.powerbench.score import Row, by_site, gap_of, with_jobs
 from interlock_evals.reports import Figure, Promise
 
 BEST_SIMPLE: Final = "best_simple"  # the better of these two, site by site
@@ -51,7 +51,7 @@ def gain_key(variant: str, policy: str, budget_ratio: float) -> str:
 def gains(rows: Sequence[Row]) -> dict[Key, list[float]]:
     """By how many percent our work exceeds each policy's, site by site; unfit sites left out."""
     out: dict[Key, list[float]] = {}
-    for site in _by_site(rows):
+    for site in by_site(rows):
         best = site[OURS].utility
         if np.isnan(best):
             continue
@@ -79,6 +79,11 @@ def figures(rows: Sequence[Row]) -> dict[str, Figure]:
         out[key] = min(by_size, key=lambda figure: figure.value)
     out |= _violations(rows) | _floors(rows) | _gaps(rows) | _noise(rows)
     plain = [r for r in rows if r.variant == "plain"]
+    promised = [r for r in plain if r.budget_ratio in {c.budget_ratio for c in CLAIMS}]
+    by = _grouped(promised, lambda r: (r.policy, r.budget_ratio, r.curves, r.gpus))
+    for (policy, ratio, curves, gpus), group in by:
+        key = f"unused_{policy}_pct_at_{round(100 * ratio)}_{curves}_{gpus}"
+        out[key] = _figure([100 * r.unused_share for r in group], "%")
     for (policy, gpus), group in _grouped(plain, lambda r: (r.policy, r.gpus)):
         out[f"time_{policy}_{gpus}_ms"] = _figure([1e3 * r.solve_s for r in group], "ms")
     return out
@@ -118,6 +123,11 @@ def diagnosis(claim: Claim, curves: str, found: Mapping[str, Figure]) -> str:
     sizes = {key.removeprefix(start): f.value for key, f in found.items() if key.startswith(start)}
     told = ", ".join(f"{int(gpus):,} GPUs {value:+.2f}" for gpus, value in sizes.items())
     why = f"median by size: {told}."
+    for gpus, value in sizes.items():
+        most, exact = (found.get(f"{kind}_{start}{gpus}") for kind in ("most", "exact"))
+        if most is not None and value < claim.least_pct and most.value < claim.least_pct:
+            why += f" No caps can gain it at {int(gpus):,} GPUs: the optimum is {most.value:+.2f}"
+            why += "." if exact is None else f", and HiGHS finds {exact.value:+.2f}."
     end = f"gain_{claim.policy}_pct_at_80_{curves}"
     rated = {k: f.value for k, f in found.items() if k.startswith("slack_") and k.endswith(end)}
     if claim.variant == "plain" and rated:
@@ -130,7 +140,12 @@ def diagnosis(claim: Claim, curves: str, found: Mapping[str, Figure]) -> str:
         if cooler is not None:
             why += f" And on decode's draw: 70 W less each gives {cooler.value:+.1f}."
         if claim.policy == "uniform":
+            start = f"unused_uniform_pct_at_80_{curves}_"
+            left = {k.removeprefix(start): f.value for k, f in found.items() if k.startswith(start)}
+            told = ", ".join(f"{int(gpus):,} GPUs {value:.1f}" for gpus, value in left.items())
             why += (
+                " One cap stops at the tightest rack, and the fewer racks, the less tight it is:"
+                f" of the site's budget it leaves unused, in %, {told}."
                 " At 1.20 the site is nearly the only full node,"
                 " so one cap for all loses no more than equal watts do."
             )
@@ -201,15 +216,6 @@ def _noise(rows: Sequence[Row]) -> dict[str, Figure]:
     return out
 
 
-def _by_site(rows: Iterable[Row]) -> Iterable[dict[str, Row]]:
-    """The rows of each site by policy."""
-    sites: dict[tuple[object, ...], dict[str, Row]] = {}
-    for row in rows:
-        at = (row.variant, row.gpus, row.seed, row.curves, row.budget_ratio)
-        sites.setdefault(at, {})[row.policy] = row
-    return sites.values()
-
-
 def _grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> list[tuple[K, list[Row]]]:
     """Rows that agree in `key`, in the order in which they came."""
     out: dict[K, list[Row]] = {}
@@ -234,7 +240,7 @@ def _diagnosis_of_jobs(rows: Sequence[Row]) -> str:
     return (
         f"{over} of {len(ours)} sites are above, median {np.median(gaps_pct):.3f} %. The worst:"
         f" {worst.gpus:,} GPUs, seed {worst.seed}, {worst.curves} curves, budget"
-        f" {worst.budget_ratio:g}. The rounds of its split end before it settles; more close it."
+        f" {worst.budget_ratio:g}. The rounds of its split end before it settles."
     )
 
 

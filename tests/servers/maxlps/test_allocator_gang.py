@@ -66,6 +66,16 @@ def test_members_run_at_one_speed_and_slow_silicon_gets_more_watts() -> None:
         assert found.cap_w[members][hungry[-1]] > found.cap_w[members][hungry[0]]
 
 
+@pytest.mark.parametrize("seed", [8, 9])
+def test_rounds_go_on_until_the_members_are_even(seed: int) -> None:
+    """On these sites 25 rounds leave .52 and .31 % to the bound."""
+    site = gang_instance(1_024, seed=seed, budget_ratio=0.95)
+    case, gangs, problem = site.case, site.gangs, site.case.problem
+    found = gang.solve(case.tree, case.budget_w, problem, gangs)
+    bound = gang_dual.upper_bound(case.tree, case.budget_w, problem, gangs, found.priced)
+    assert gangs.utility(problem, found.cap_w) >= bound * (1 - 3e-3)
+
+
 def test_two_pieces_of_silicon_are_solved_as_by_hand() -> None:
     """At p0 = 0 one speed means watts in proportion to natural draw."""
     leaves = Leaves.of(natural_w=[600.0, 650.0], p0=0.0, gamma=0.61, lo_w=200.0, hi_w=700.0)

@@ -1,6 +1,7 @@
 """The allocator's promises on sites that nobody would build."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -83,6 +84,26 @@ def test_a_plan_is_the_best_there_is(site: Site) -> None:
     answer = plan(site.tree, site.leaves, host=NO_HOST, margin=0)
     if isinstance(answer, CapPlan):
         assert -1e-12 <= answer.gap <= 1e-5
+
+
+@FEW
+@given(sites(scarcity=(0.75, 1.1)))
+def test_a_node_sets_a_price_only_where_it_is_full(site: Site) -> None:
+    """Prices are shown as what one more watt is worth; with room left it is worth nothing."""
+    problem, budget_w = site.leaves.problem(), site.tree.budget_w
+    if (site.tree.sums(problem.lo_w) > budget_w).any():
+        return
+    found = waterfill(site.tree, budget_w, problem)
+    priced = np.isfinite(found.log_price)
+    np.testing.assert_allclose(site.tree.sums(found.cap_w)[priced], budget_w[priced], rtol=3e-7)
+
+
+@FEW
+@given(sites())
+def test_segments_of_a_height_are_runs_of_those_below(site: Site) -> None:
+    """Else the sum of a node would count leaves of its neighbour."""
+    for below, above in pairwise(site.tree.levels):
+        assert set(above.starts) <= set(below.starts)
 
 
 @FEW

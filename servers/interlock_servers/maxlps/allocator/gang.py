@@ -24,6 +24,8 @@ from interlock_tools.power_curve import cap_for
 ALONE = -1  # the job of a GPU that waits for no other
 ROUNDS = 25  # of prices from nothing
 WARM_ROUNDS = 6  # from the split of an earlier, similar plan
+MOST_ROUNDS = 150  # until the split has settled; not with groups, whose rounds cost ten times more
+SETTLED = 2.5e-3  # of all work: what uneven members may still lose when the rounds end
 GROUP_ROUNDS = 2  # of prices of groups in each round; they settle along with the split
 BY_PRICE = (1.01, 1.01, 1.005, 1.0)  # surplus handed back at the split, then at the weights:
 BY_WEIGHT = (1.01, 1.005, 1.0)  # a member may run this much faster than its job did
@@ -94,7 +96,7 @@ class Gangs:
 
     def utility(self, problem: Problem, cap_w: Floats) -> float:
         """Weighted relative work; the weight of a job is the sum of its members' weights."""
-        return float(problem.weight @ self.work(problem, cap_w))
+        return float((problem.weight * self.work(problem, cap_w)).sum())
 
     def promised(self, leaves: Leaves) -> Leaves:
         """The same GPUs, each with the highest promise in its job: the slowest must keep it too."""
@@ -144,13 +146,12 @@ def solve(
     parts: Sequence[Groups] = (),
     *,
     start: GangSolution | None = None,
-    rounds: int | None = None,
 ) -> GangSolution:
     """Caps that let the jobs and the GPUs alone do the most weighted work within every budget.
 
     Not proved exact: `gang_dual.upper_bound` says how far the answer can be from the best. Members
     run at one speed, save those whose least cap is faster and those of a group that was promised
-    watts. Method: our power model, 2.3, with longer steps and fewer rounds.
+    watts. Method: our power model, 2.3, with longer steps and, where needed, more rounds.
 
     Args:
         tree: the power tree.
@@ -159,15 +160,15 @@ def solve(
         gangs: which GPUs run in step.
         parts: ways to part the GPUs into groups that have limits of their own.
         start: an earlier solution of a similar problem with the same jobs and groups.
-        rounds: of prices; by default 18, or 6 from an earlier solution.
 
     Raises:
         InvalidRequestError: the least caps exceed a node's budget or what a group may take.
     """
     search = _Search(tree, budget_w, problem, gangs, parts, start)
-    for _ in range(rounds or (ROUNDS if start is None else WARM_ROUNDS)):
+    least = ROUNDS if start is None else WARM_ROUNDS
+    for done in range(1, 1 + (least if parts else MOST_ROUNDS)):
         search.look(search.top.with_weight(search.split))
-        if not gangs.count:
+        if not gangs.count or (done >= least and search.is_settled()):
             break
         search.move_split()
     priced, split = search.priced, search.split
@@ -211,6 +212,7 @@ class _Search:
         self.speed = np.zeros(gangs.count)
         self.short_w: tuple[Floats, ...] = ()
         self._best, self._best_w = -np.inf, top.lo_w
+        self._utility = 0.0
         self._member_work = np.zeros(0)
 
     @property
@@ -239,9 +241,9 @@ class _Search:
         self._member_work = work[self._gangs.members]
         self.speed = self._gangs.slowest(work)
         work[self._gangs.members] = self._gangs.spread(self.speed)
-        utility = float(self.top.weight @ work)
-        if utility > self._best and is_sound:
-            self._best, self._best_w = utility, found.cap_w
+        self._utility = float((self.top.weight * work).sum())
+        if self._utility > self._best and is_sound:
+            self._best, self._best_w = self._utility, found.cap_w
 
     def even(self) -> Floats:
         """The best caps less what members have above their job's speed: that buys nothing."""
@@ -252,14 +254,25 @@ class _Search:
             even_w = np.where(part.spread(short) > 0, self._best_w, even_w)
         return even_w
 
+    def is_settled(self) -> bool:
+        """Whether the jobs run nearly as fast as they would with the same watts, shared evenly."""
+        lost = float((self._job_weight * (self._even_speed() - self.speed)).sum())
+        return lost <= SETTLED * self._utility
+
     def move_split(self) -> None:
         """A member that is slower than its job would be at these prices gains say in it."""
-        gangs, work, at = self._gangs, self._member_work, self._gangs.members
-        needed = gangs.total(self.split[at] * work**-self._exponent)
-        job_work = (self._job_weight / needed) ** (1.0 / self._job_exponent)
-        pull = np.clip(gangs.spread(job_work) / work, 0.5, 2.0)
+        work, at = self._member_work, self._gangs.members
+        pull = np.clip(self._gangs.spread(self._even_speed()) / work, 0.5, 2.0)
         self.split[at] *= pull ** (STEP * self._exponent)
         self._rescale()
+
+    def _even_speed(self) -> Floats:
+        """The speed of each job were its members even, at the prices of the last answer."""
+        needed = self._gangs.total(
+            self.split[self._gangs.members] * self._member_work**-self._exponent
+        )
+        speed: Floats = (self._job_weight / needed) ** (1.0 / self._job_exponent)
+        return speed
 
     def _rescale(self) -> None:
         """The shares of a job add up to its weight."""

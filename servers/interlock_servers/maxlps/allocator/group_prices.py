@@ -78,10 +78,9 @@ class Groups:
 
     def sums(self, by_leaf: Floats) -> Floats:
         """Sum over the GPUs of each group."""
-        inside = self.group != NO_GROUP
-        return np.bincount(
-            self.group[inside], weights=by_leaf[inside], minlength=len(self.names)
-        ).astype(np.float64)
+        first_is_outside = self.group - NO_GROUP
+        sums = np.bincount(first_is_outside, weights=by_leaf, minlength=len(self.names) + 1)
+        return sums[1:].astype(np.float64)
 
     def spread(self, by_group: Floats, outside: float = 0.0) -> Floats:
         """One value of each group, to its GPUs (caller's order)."""
@@ -131,14 +130,12 @@ class Curve:
 
     def at(self, price: Floats) -> tuple[Floats, Floats]:
         """Watts at these prices (any sign), and how they fall as the price rises (0 at a bound)."""
-        with np.errstate(divide="ignore"):
-            log_w = self.shift - self.exponent * np.log(np.maximum(price, 0.0))
-        with np.errstate(over="ignore"):
-            above_w = np.exp(log_w)
+        with np.errstate(divide="ignore", over="ignore"):
+            above_w = np.exp(self.shift - self.exponent * np.log(np.maximum(price, 0.0)))
+            steep = self.exponent * above_w
         wanted_w = self.base_w + above_w
         free = (wanted_w > self.lo_w) & (wanted_w < self.hi_w)
-        fall = np.zeros_like(price)
-        fall[free] = -self.exponent[free] * above_w[free] / price[free]
+        fall = np.divide(steep, -price, out=np.zeros_like(price), where=free)
         return np.clip(wanted_w, self.lo_w, self.hi_w), fall
 
 

@@ -37,7 +37,8 @@ class Problem:
 
     def utility(self, cap_w: Floats) -> float:
         """Weighted relative work of all GPUs under these caps."""
-        return float(self.weight @ self.work(cap_w))
+        # Not a dot product: BLAS would wake a thread a core, and they spin long after it.
+        return float((self.weight * self.work(cap_w)).sum())
 
     def with_weight(self, weight: Floats) -> "Problem":
         """The same problem at other weights."""

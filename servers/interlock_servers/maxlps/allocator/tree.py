@@ -28,7 +28,8 @@ class TreeNode(NamedTuple):
 class Level:
     """The nodes of one height, as segments of contiguous leaves that together cover all leaves.
 
-    A segment that no node of this height feeds has `node` NO_NODE and no limit.
+    A segment that no node of this height feeds has `node` NO_NODE and no limit. None reaches across
+    the border of a node of a greater height, so that sums of segments are sums of those below.
     """
 
     starts: Ints
@@ -38,14 +39,6 @@ class Level:
     def pick(self, by_node: Floats, otherwise: float) -> Floats:
         """One value for each segment, from one value for each node of the tree."""
         return np.where(self.node == NO_NODE, otherwise, by_node[self.node])
-
-    def leaves(self, segments: Ints) -> Ints | slice:
-        """Positions of all leaves in these ascending segments; a slice when that is everything."""
-        if len(segments) == len(self.starts):
-            return slice(None)
-        sizes = self.sizes[segments]
-        shift = np.repeat(self.starts[segments] - _firsts(sizes), sizes)
-        return shift + np.arange(int(sizes.sum()))
 
 
 @dataclass(frozen=True)
@@ -225,15 +218,21 @@ def _arrange(
         start[here] = start[parent[here]] + direct[parent[here]] + before - before[eldest][family]
 
     order = np.argsort(start[leaf_node], kind="stable")
-    levels = []
-    for h in range(int(height.max()) + 1):
+    levels, edges = [], np.zeros(1, dtype=np.intp)
+    for h in reversed(range(int(height.max()) + 1)):
         here = np.flatnonzero(height == h)
-        edges = np.unique(np.concatenate(([0], start[here], start[here] + total[here])))
+        edges = np.unique(np.concatenate((edges, start[here], start[here] + total[here])))
         edges = edges[edges < len(leaf_node)]
         node = np.full(len(edges), NO_NODE, dtype=np.intp)
         node[np.searchsorted(edges, start[here])] = here
         levels.append(Level(edges, np.diff(np.append(edges, len(leaf_node))), node))
-    return order, tuple(levels)
+    return order, tuple(reversed(levels))
+
+
+def runs(starts: Ints, sizes: Ints) -> Ints:
+    """All positions in runs that start here and have these sizes, run by run."""
+    positions: Ints = np.repeat(starts - _firsts(sizes), sizes) + np.arange(int(sizes.sum()))
+    return positions
 
 
 def _firsts(sizes: Ints) -> Ints:

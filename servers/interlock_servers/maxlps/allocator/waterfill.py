@@ -2,7 +2,7 @@
 
 At price p (work per watt) a GPU wants the cap at which one more watt would buy less than p. With
 T(c) = ((c - P0) / (D - P0)) ** gamma that cap has a closed form. The budgets nest and T is
-concave, so pricing the full nodes from the bottom up gives the true optimum.
+concave, so pricing each node that is too full at the price above it gives the true optimum.
 """
 
 from dataclasses import dataclass
@@ -31,15 +31,16 @@ class PriceDemand:
 
     At such a level a leaf takes `base_w + exp(shift + rate * level)`, and `rate` is near 1. So in
     `exp(level)` demand is nearly a straight line, which Newton's method follows in few rounds.
+    What `at` and `span` return lies in `scratch`, two rows that the next call writes again: on a
+    large site half of the time went into pages for new arrays.
     """
 
     base_w: Floats
     shift: Floats
     rate: Floats
-    log_lo: Floats
-    log_hi: Floats
     lo_w: Floats
     hi_w: Floats
+    scratch: Floats
 
     def take(self, leaves: Ints | slice) -> "PriceDemand":
         """The demand of these leaves only."""
@@ -47,26 +48,33 @@ class PriceDemand:
             self.base_w[leaves],
             self.shift[leaves],
             self.rate[leaves],
-            self.log_lo[leaves],
-            self.log_hi[leaves],
             self.lo_w[leaves],
             self.hi_w[leaves],
+            self.scratch,
         )
 
     def span(self) -> tuple[Floats, Floats]:
         """The levels at which each leaf leaves `lo_w` and reaches `hi_w`."""
-        return (self.log_lo - self.shift) / self.rate, (self.log_hi - self.shift) / self.rate
+        low, high = self.scratch[:, : len(self.rate)]
+        for level, watts in ((low, self.lo_w), (high, self.hi_w)):
+            np.subtract(watts, self.base_w, out=level)
+            np.log(level, out=level)
+            level -= self.shift
+            level /= self.rate
+        return low, high
 
     def at(self, level: Floats) -> tuple[Floats, Floats]:
         """Watts at one level for each leaf, and watts per unit of level (0 at either end)."""
-        log_w = self.rate * level
-        log_w += self.shift
-        free = (log_w > self.log_lo) & (log_w < self.log_hi)
-        np.clip(log_w, self.log_lo, self.log_hi, out=log_w)
-        watts = np.exp(log_w, out=log_w)
-        slopes = watts * self.rate
-        slopes *= free
+        watts, slopes = self.scratch[:, : len(self.rate)]
+        np.multiply(self.rate, level, out=watts)
+        watts += self.shift
+        with np.errstate(over="ignore"):  # far above `hi_w`
+            np.exp(watts, out=watts)
+            np.multiply(watts, self.rate, out=slopes)
         watts += self.base_w
+        slopes[(watts <= self.lo_w) | (watts >= self.hi_w)] = 0.0
+        np.maximum(watts, self.lo_w, out=watts)
+        np.minimum(watts, self.hi_w, out=watts)
         return watts, slopes
 
     def step(self, level: Floats, units: Floats) -> Floats:
@@ -91,19 +99,18 @@ def waterfill(
     """
     gamma, natural_w = tree.to_inner(problem.gamma), tree.to_inner(problem.natural_w)
     lo_w, hi_w = tree.to_inner(problem.lo_w), tree.to_inner(problem.hi_w)
-    exponent = 1.0 / (1.0 - gamma)
-    scale = float(exponent.mean())
     base_w = tree.to_inner(problem.p0) * natural_w
-    slope = np.log(gamma * tree.to_inner(problem.weight)) - gamma * np.log(natural_w - base_w)
-    demand = PriceDemand(
-        base_w=base_w,
-        shift=exponent * slope,
-        rate=exponent / scale,
-        log_lo=np.log(lo_w - base_w),
-        log_hi=np.log(hi_w - base_w),
-        lo_w=lo_w,
-        hi_w=hi_w,
-    )
+    scratch = np.empty((2, tree.leaf_count))
+    usable_w = np.subtract(natural_w, base_w, out=scratch[0])
+    rate = np.divide(1.0, 1.0 - gamma)  # each from here on in place: see `scratch`
+    shift = gamma * tree.to_inner(problem.weight)
+    np.log(shift, out=shift)
+    shift -= np.multiply(gamma, np.log(usable_w, out=usable_w), out=usable_w)
+    shift *= rate
+    scale = float(rate.mean())
+    rate /= scale
+    demand = PriceDemand(base_w, shift, rate, lo_w, hi_w, scratch)
     filled = fill(tree, budget_w, demand, None if start is None else -scale * start)
-    cap_w = np.clip(filled.watts, lo_w, hi_w)  # exp and log may miss a bound by a rounding error
+    # exp and log may miss a bound by a rounding error
+    cap_w = np.clip(filled.watts, lo_w, hi_w, out=filled.watts)
     return Solution(tree.to_caller(cap_w), -filled.level / scale)
