@@ -275,7 +275,7 @@ class Face:
         tool.parameters = input_schema(arguments.model_json_schema(by_alias=True))
         tool.fn_metadata = StrictArguments(**dict(tool.fn_metadata))
         tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {})
-        tool.fn_metadata.output_model = None  # an answer comes from its page: it was validated there
+        tool.fn_metadata.output_model = None  # an answer is made from its page, which is valid
         self._tools.append(tool)
 
 
