@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from interlock_servers.identity import SCOPE_READ, SCOPES, TokenVerifier, whole_site
 from interlock_servers.offer import VERSION, Face
@@ -48,7 +48,7 @@ def build_app(
     health: Callable[[], dict[str, str]] = dict,
     narrow: Narrow = EVERYTHING,
     limits: HttpLimits | None = None,
-) -> Starlette:
+) -> Router:
     """The web application that serves the faces at `{base_url}/mcp` and `{base_url}/{name}/mcp`.
 
     A request without a verified token is answered 401 with the address of the protected-resource
@@ -83,7 +83,7 @@ def build_app(
     servers = {name: mounted(name) for name in [*names, WHOLE_SITE]}
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: object) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for one in servers.values():  # a mounted app's own lifespan never runs
                 await stack.enter_async_context(one.composed.server.session_manager.run())
@@ -93,7 +93,11 @@ def build_app(
         """Whether the process answers, and what each component says of itself."""
         return JSONResponse({"interlock": "answers", **health()})
 
-    routes: list[BaseRoute] = [Route("/healthz", healthz)]
+    routes: list[BaseRoute] = [  # in the order in which they are looked through
+        Mount(f"/{name}", one.app) if name else Route("/mcp", one.app)
+        for name, one in servers.items()
+    ]
+    routes.append(Route("/healthz", healthz))
     for one in servers.values():  # the metadata lives at the root of the host
         if one.auth.resource_server_url is None:
             raise ValueError("every served face has its address")
@@ -103,10 +107,7 @@ def build_app(
             scopes_supported=list(SCOPES),
             resource_name="Interlock",
         )
-    for name, one in servers.items():
-        at_root = name == WHOLE_SITE
-        routes.append(Route("/mcp", one.app) if at_root else Mount(f"/{name}", one.app))
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Router(routes, lifespan=lifespan)  # each server's application answers its own errors
 
 
 def admitted(

@@ -24,7 +24,7 @@ from interlock_evals.bench.measured import Measured, median
 from interlock_evals.reports import Figure, Promise
 
 ROUNDS, PAIRS, WARM_UP = 9, 60, 30
-IN_FLIGHT, FLIGHT_CALLS, FLIGHT_ROUNDS = 16, 480, 5
+IN_FLIGHT, FLIGHT_CALLS, FLIGHT_ROUNDS = 16, 160, 21
 STARTS = 5
 FLOW = "interlock_evals.bench.flow"
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -63,14 +63,12 @@ async def _measure() -> dict[str, Figure]:
         guarded = await stack.enter_async_context(_over_http("guarded"))
         bare = await stack.enter_async_context(_over_http("bare"))
         whole = await _in_turns(guarded.by_client, bare.by_client)
-        before_s = _used_s(guarded.pid), _used_s(bare.pid)
+        began_s = _used_s(guarded.pid), _used_s(bare.pid)
         wire = await _in_turns(guarded.by_http, bare.by_http)
-        calls_made = ROUNDS * PAIRS + WARM_UP
-        cpu = [
-            (_used_s(server.pid) - was_s) / calls_made
-            for server, was_s in zip((guarded, bare), before_s, strict=True)
-        ]
+        alone_s = _used_s(guarded.pid), _used_s(bare.pid)
         calls = [await _both_calls_per_s(guarded, bare, turn) for turn in range(FLIGHT_ROUNDS)]
+        ended_s = _used_s(guarded.pid), _used_s(bare.pid)
+    in_turns, in_flight = ROUNDS * PAIRS + WARM_UP, FLIGHT_ROUNDS * FLIGHT_CALLS
     async with AsyncExitStack() as stack:
         piped = [await stack.enter_async_context(_over_stdio(w)) for w in ("guarded", "bare")]
         stdio = await _in_turns(*piped)
@@ -79,9 +77,8 @@ async def _measure() -> dict[str, Figure]:
         **_figures("", *whole),
         **_figures("_on_the_wire", *wire),
         **_figures("_stdio", *stdio),
-        "guarded_read_cpu_ms": Figure(cpu[0] * 1e3, "ms", calls_made),
-        "bare_read_cpu_ms": Figure(cpu[1] * 1e3, "ms", calls_made),
-        "guarded_read_cpu_ratio": Figure(cpu[0] / cpu[1], "", calls_made),
+        **_cpu("", began_s, alone_s, in_turns),
+        **_cpu("_in_flight", alone_s, ended_s, in_flight),
         "guarded_read_calls_per_s": median([ours for ours, _ in calls], "calls/s"),
         "bare_read_calls_per_s": median([theirs for _, theirs in calls], "calls/s"),
         "guarded_read_calls_ratio": median([ours / theirs for ours, theirs in calls], ""),
@@ -99,6 +96,18 @@ def _figures(suffix: str, guarded: list[list[float]], bare: list[list[float]]) -
         f"guarded_read_ratio_p50{suffix}": median(ratios, ""),
         f"guarded_read_p50_ms{suffix}": median([s for turn in guarded for s in turn], "ms", 1e3),
         f"bare_read_p50_ms{suffix}": median([s for turn in bare for s in turn], "ms", 1e3),
+    }
+
+
+def _cpu(
+    suffix: str, before_s: tuple[float, float], after_s: tuple[float, float], calls: int
+) -> dict[str, Figure]:
+    """What a call cost the guarded server's process and the bare one's."""
+    ours_s, theirs_s = (after - before for before, after in zip(before_s, after_s, strict=True))
+    return {
+        f"guarded_read_cpu_ms{suffix}": Figure(ours_s / calls * 1e3, "ms", calls),
+        f"bare_read_cpu_ms{suffix}": Figure(theirs_s / calls * 1e3, "ms", calls),
+        f"guarded_read_cpu_ratio{suffix}": Figure(ours_s / theirs_s, "", calls),
     }
 
 

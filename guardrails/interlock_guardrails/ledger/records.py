@@ -77,9 +77,11 @@ def draft(kind: RecordKind, body: Mapping[str, Any], at: datetime) -> Draft:
     """
     moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     span = trace.get_current_span().get_span_context()
-    ids = f',"span_id":"{span.span_id:016x}","trace_id":"{span.trace_id:032x}"'
+    ids = ""
+    if span.is_valid:
+        ids = f',"span_id":"{span.span_id:016x}","trace_id":"{span.trace_id:032x}"'
     return Draft(
         before=b'{"at":"%s","body":%s,"kind":"%s","seq":'
-        % (moment.encode(), encode(body), RecordKind(kind).value.encode()),
-        after=f'{ids if span.is_valid else ""},"v":{VERSION}}}'.encode(),
+        % (moment.encode(), encode(body), kind.encode()),
+        after=f'{ids},"v":{VERSION}}}'.encode(),
     )

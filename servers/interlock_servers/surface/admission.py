@@ -49,20 +49,21 @@ class Admission:
         if scope["type"] != "http" or not scope["path"].endswith(PATH):
             await self._app(scope, receive, send)
             return
-        refused = self._refused(scope)
+        headers = Headers(scope=scope)
+        refused = self._refused(scope, headers)
         if refused is not None:
             await refused(scope, receive, send)
             return
         if not isinstance(scope.get("user"), AuthenticatedUser):
             await self._app(scope, receive, send)  # what is next answers 401
             return
-        body = await self._body(scope, receive)
+        body = await self._body(headers, receive)
         if isinstance(body, Response):
             await body(scope, receive, send)
         elif body is not None:
             await self._app(scope, _replayed(body, receive), send)
 
-    def _refused(self, scope: Scope) -> Response | None:
+    def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         query = scope["query_string"].decode("latin-1")
         if query and not _IN_A_QUERY.isdisjoint(parse_qs(query, True)):
             says = "a token goes into the Authorization header, never into the address"
@@ -70,7 +71,7 @@ class Admission:
         user = scope.get("user")
         if not isinstance(user, AuthenticatedUser):
             return None
-        needed = self.needed(Headers(scope=scope))
+        needed = self.needed(headers)
         missing = needed - set(user.scopes)
         if missing:
             lacks = " ".join(sorted(missing))
@@ -100,9 +101,9 @@ class Admission:
         parts.append(f'resource_metadata="{self._metadata_url}"')
         return {"WWW-Authenticate": "Bearer " + ", ".join(parts)}
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | Response | None:
         """The whole body, or the answer to one that is not to be; None: the client went away."""
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
             return self._too_large()
         body = bytearray()
