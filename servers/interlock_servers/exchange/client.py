@@ -8,6 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
+from interlock_servers.exchange.columns import Wanted
 from interlock_servers.exchange.events import Event, EventKind
 from interlock_servers.exchange.heartbeats import all_alive, heartbeat
 from interlock_servers.exchange.history import Sample
@@ -33,7 +34,6 @@ from interlock_servers.exchange.search import belongs_to, named, scan
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.store import (
     Catalogue,
-    Point,
     PointState,
     PointStore,
 )
@@ -153,15 +153,9 @@ class ExchangeClient:
             )
         now, fresh_s = self._clock.now(), self._settings.fresh_s
 
-        def wanted(point: Point) -> bool:
-            return (
-                object_type in {None, point.topic.object_type}
-                and point_type in {None, point.topic.point_type}
-                and state in {None, point.state(now, fresh_s)}
-            )
-
+        wanted = Wanted(object_type, point_type, state, now, fresh_s)
         keys = named(self._store.catalogue(), object_id, rack_location_id)
-        found = scan(self._store, (k for k in keys if cursor is None or k > cursor), wanted, limit)
+        found = scan(self._store, keys, wanted, cursor, limit)
         page = tuple(reading(point, now, self._settings.fresh_s) for point in found[:limit])
         more = page[-1].key if len(found) > limit else None
         bus = self.bus_state()
