@@ -62,7 +62,7 @@ class ExchangeClient:
         self._bus = MqttBus(
             settings.mqtt,
             clock,
-            self._take,
+            self.hear,
             subscriptions=settings.subscriptions(),
             on_change=self._tell_bus,
         )
@@ -349,7 +349,8 @@ class ExchangeClient:
         said = "connected" if broker else "lost"
         self._store.events.add(EventKind.BUS, broker or "bus", None, said, self._clock.now())
 
-    def _take(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
+        """Take one message in, as the thread of the network does. Never raises."""
         self._taps.pass_on(message)
         self._store.ingest(
             message.topic, message.payload, message.received_at, retained=message.retained
