@@ -151,7 +151,7 @@ def _units_are_as_they_come(patch: Patch) -> None:
     patch.setattr(models, "unit_as_specified", lambda point_type, unit: (unit, True))
 
 
-def _the_sieve_has_holes(patch: Patch) -> None:
+def _the_search_has_holes(patch: Patch) -> None:
     judge = columns.Columns.judge
     patch.setattr(
         columns.Columns,
@@ -179,7 +179,7 @@ RULES: tuple[Callable[[Patch], None], ...] = (
     _older_is_newer,
     _any_state_has_a_text,
     _units_are_as_they_come,
-    _the_sieve_has_holes,
+    _the_search_has_holes,
     _nothing_new_is_listed,
     _room_for_anybody,
 )

@@ -4,9 +4,11 @@ Points come and change one by one and are asked for as a whole: what changed is 
 sorted in when somebody asks, or when much has gathered.
 """
 
-from bisect import insort
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from interlock_servers.exchange.grammar import ELECTRICAL, PARTS, PLANT_ROOM
@@ -76,12 +78,17 @@ class _Groups:
 
 
 class Index:
-    """The catalogue as it grows; `described` looks up what is known of a key. Not thread-safe."""
+    """The catalogue as it grows; what is known of a key, and its number, it looks up.
 
-    def __init__(self, described: Callable[[str], Described]) -> None:
+    Not thread-safe.
+    """
+
+    def __init__(self, described: Callable[[str], Described], number: Callable[[str], int]) -> None:
         self._described = described
+        self._number = number
         self._keys: list[str] = []
-        self._new_keys: list[str] = []
+        self._numbers = array("I")  # of the points, in the order of their keys
+        self._new: list[str] = []
         self._objects, self._racks, self._parts = _Groups(), _Groups(), _Groups()
         self._served_by, self._kinds = _Groups(), _Groups()
         self._serves: dict[str, tuple[str, ...]] = {}
@@ -94,13 +101,13 @@ class Index:
         """Note a new point, or what is said of one from now on."""
         self._catalogue = None
         if before is None:
-            self._new_keys.append(key)
+            self._new.append(key)
         left, come = _places(before), _places(after)
         for places, there in ((left - come, False), (come - left, True)):
             for place, name in places:
                 self._groups(place).move(name, key, there=there)
         self._unsettled.update((name, None) for place, name in left | come if place in _NAMED)
-        if len(self._new_keys) + len(self._unsettled) > MAX_UNSETTLED:
+        if len(self._new) + len(self._unsettled) > MAX_UNSETTLED:
             self._settle()
 
     def catalogue(self) -> Catalogue:
@@ -121,25 +128,37 @@ class Index:
             )
         return self._catalogue
 
+    def beyond(self, cursor: str | None) -> Iterable[int]:
+        """The numbers of the points whose keys come after this one, in the order of their keys."""
+        self._settle_keys()
+        start = 0 if cursor is None else bisect_right(self._keys, cursor)
+        return islice(self._numbers, start, None)
+
     def _groups(self, place: str) -> _Groups:
         return {"object": self._objects, "rack": self._racks, "part": self._parts}.get(
             place, self._kinds
         )
 
     def _settle(self) -> None:
-        if len(self._new_keys) <= _FEW:
-            for key in self._new_keys:
-                insort(self._keys, key)
-        else:
-            self._keys += self._new_keys
-            self._keys.sort()
-        self._new_keys.clear()
+        self._settle_keys()
         for groups in (self._objects, self._racks, self._parts, self._kinds):
             groups.settle()
         for name in self._unsettled:
             self._settle_name(name)
         self._unsettled.clear()
         self._served_by.settle()
+
+    def _settle_keys(self) -> None:
+        if len(self._new) <= _FEW:
+            for key in self._new:
+                at = bisect_right(self._keys, key)
+                self._keys.insert(at, key)
+                self._numbers.insert(at, self._number(key))
+        else:
+            self._keys += self._new
+            self._keys.sort()
+            self._numbers = array("I", map(self._number, self._keys))
+        self._new.clear()
 
     def _settle_name(self, name: str) -> None:
         """Say again what a thing serves, what it passes on, and whether two claim to be it."""

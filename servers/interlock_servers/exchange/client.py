@@ -30,7 +30,7 @@ from interlock_servers.exchange.readings import (
     reading,
 )
 from interlock_servers.exchange.safety import Safety, safety
-from interlock_servers.exchange.search import belongs_to, named, scan
+from interlock_servers.exchange.search import belongs_to, search
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.store import (
     Catalogue,
@@ -154,8 +154,7 @@ class ExchangeClient:
         now, fresh_s = self._clock.now(), self._settings.fresh_s
 
         wanted = Wanted(object_type, point_type, state, now, fresh_s)
-        keys = named(self._store.catalogue(), object_id, rack_location_id)
-        found = scan(self._store, keys, wanted, cursor, limit)
+        found = search(self._store, wanted, object_id, rack_location_id, cursor, limit)
         page = tuple(reading(point, now, self._settings.fresh_s) for point in found[:limit])
         more = page[-1].key if len(found) > limit else None
         bus = self.bus_state()

@@ -61,9 +61,9 @@ class Point(NamedTuple):
 def ages_s(state: PointState, fresh_s: float) -> tuple[float, float] | None:
     """The least and the greatest age of a reading in this state; None where age has no part."""
     return {
-        PointState.CLOCK_AHEAD: (-math.inf, -AHEAD_S),
+        PointState.CLOCK_AHEAD: (-math.inf, math.nextafter(-AHEAD_S, -math.inf)),
         PointState.GOOD: (-AHEAD_S, fresh_s),
-        PointState.STALE: (fresh_s, math.inf),
+        PointState.STALE: (math.nextafter(fresh_s, math.inf), math.inf),
     }.get(state)
 
 

@@ -24,10 +24,15 @@ NOTHING = Voice(None, None)
 
 
 class Slot:
-    """One point. `latest` and `good` are its owner's; `others` is what everybody else said."""
+    """One point. `latest` and `good` are its owner's; `others` is what everybody else said.
+
+    `kind` is its topic without its key: many points share it.
+    """
 
     __slots__ = (
         "good",
+        "key",
+        "kind",
         "latest",
         "live_at",
         "meant",
@@ -40,11 +45,11 @@ class Slot:
         "remeant_ms",
         "retained",
         "ring",
-        "topic",
     )
 
-    def __init__(self, topic: Topic) -> None:
-        self.topic = topic
+    def __init__(self, key: str, kind: Topic) -> None:
+        self.key = key
+        self.kind = kind
         self.owner = BMS
         self.latest: PointValue | None = None
         self.good: PointValue | None = None
@@ -58,6 +63,12 @@ class Slot:
         self.metadata_at: datetime | None = None
         self.retained = False
         self.live_at: datetime | None = None  # when its metadata was last said, not replayed
+
+    @property
+    def topic(self) -> Topic:
+        """The topic of its first message."""
+        cpc, publisher, kind, object_type, point_type, _, older = self.kind
+        return Topic(cpc, publisher, kind, object_type, point_type, self.key, older)
 
     def hear(self, publisher: str, value: PointValue) -> None:
         """Keep what a publisher said."""
@@ -109,18 +120,17 @@ class Shared:
     """Gives equal parts one place in memory: many points say the same words."""
 
     def __init__(self) -> None:
+        self._kinds: dict[Any, Any] = {}
         self._known: tuple[dict[Any, Any], ...] = tuple({} for _ in PointMetadata._fields)
 
     def metadata(self, said: PointMetadata) -> PointMetadata:
         """The same, made of parts that others have too."""
         return PointMetadata._make(map(_one, self._known, said))
 
-    def topic(self, topic: Topic) -> Topic:
-        """The same, with types that others have too."""
-        object_type = _one(self._known[0], topic.object_type)
-        return topic._replace(
-            object_type=object_type, point_type=_one(self._known[1], topic.point_type)
-        )
+    def kind(self, topic: Topic) -> Topic:
+        """The topic without its key, as others have it too."""
+        kind: Topic = _one(self._kinds, topic._replace(key=""))
+        return kind
 
 
 def _one(known: dict[Any, Any], part: Any) -> Any:

@@ -1,7 +1,7 @@
 """The last that is known of every point: bounded, safe between threads, honest about age."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -86,13 +86,16 @@ class PointStore:
         self._senders: dict[str, _Sender] = {}
         self._shared = Shared()
         self._columns = Columns()
+        self._numbered: list[Slot] = []
         self._metadata_bytes = 0
         self._accepted = self._others = 0
         self._last_at: datetime | None = None
         self._rejected: dict[str, Example] = {}
         self._deviations: dict[str, Example] = {}
         self._generation = 0
-        self._index = Index(lambda key: _described(self._slots[key]))
+        self._index = Index(
+            lambda key: _described(self._slots[key]), lambda key: self._slots[key].number
+        )
 
     def ingest(self, topic: str, payload: bytes, received_at: datetime, *, retained: bool) -> bool:
         """Take one message in; False where it was rejected, and counted. Never raises."""
@@ -183,10 +186,18 @@ class PointStore:
         with self._lock:
             return self._index.catalogue()
 
-    def sieve(self, wanted: Wanted) -> list[str]:
-        """The keys of all points that are wanted as they stand now, in no order."""
+    def each(self, keys: Iterable[str]) -> Iterator[Point]:
+        """The points of those keys that exist, each as it stands when it is its turn."""
+        for key in keys:
+            if (point := self.point(key)) is not None:
+                yield point
+
+    def find(self, wanted: Wanted, cursor: str | None, count: int) -> list[Point]:
+        """The first points beyond the cursor that are wanted, in the order of their keys."""
         with self._lock:
-            return self._columns.sieve(wanted)
+            numbers = self._index.beyond(cursor)
+            found = self._columns.first(numbers, wanted, count)
+            return [self._numbered[number].view() for number in found]
 
     def _known(self, topic: str) -> tuple[_Sender | None, Slot | None]:
         """Whose value of which point it is, where both were heard before; that is most of all."""
@@ -195,7 +206,7 @@ class PointStore:
         if sender is None or len(topic) > MAX_TOPIC_CHARS:
             return None, None
         slot = self._slots.get(sender.prefix + tail)
-        return (None, None) if slot is None or slot.topic.older else (sender, slot)
+        return (None, None) if slot is None or slot.kind.older else (sender, slot)
 
     def _take(self, topic: str, payload: bytes, received_at: datetime, retained: bool) -> None:
         """Take in what is metadata, or the first value of a point or of a publisher."""
@@ -204,8 +215,8 @@ class PointStore:
         if slot is None:
             if len(self._slots) >= self._max_points:
                 raise RejectedError(Reason.STORE_FULL, f"{self._max_points} points are known")
-            slot = Slot(self._shared.topic(parsed))
-        elif slot.topic.older != parsed.older:
+            slot = Slot(parsed.key, self._shared.kind(parsed))
+        elif slot.kind.older != parsed.older:
             raise RejectedError(Reason.TOPIC_GRAMMAR, "another grammar has a point of this name")
         if parsed.kind is TopicKind.VALUE:
             self._take_value(slot, parsed.publisher, topic, payload, received_at, retained)
@@ -217,9 +228,10 @@ class PointStore:
 
     def _keep(self, slot: Slot) -> None:
         """Remember a place once a message for it was accepted; nonsense takes no room."""
-        key = slot.topic.key
+        key = slot.key
         if key not in self._slots:
             self._slots[key] = slot
+            self._numbered.append(slot)
             slot.number = self._columns.add(slot.topic)
             self._index.change(key, None, Described(slot.topic, None))
             self._generation += 1
@@ -277,10 +289,10 @@ class PointStore:
             return
         if slot.view().state(at) is not PointState.GOOD:
             return
-        kind = EVENT_OF.get(slot.topic.point_type, EventKind.STATE)
+        kind = EVENT_OF.get(slot.kind.point_type, EventKind.STATE)
         after = metadata.label(value.value) or f"{value.value:g}"
         said = metadata.label(before.value) or f"{before.value:g}"
-        self.events.add(kind, slot.topic.key, said, after, at)
+        self.events.add(kind, slot.key, said, after, at)
 
     def _take_other(self, other: OtherTopic, topic: str, payload: bytes, at: datetime) -> None:
         for deviation in self.machines.take(other, payload, at):
@@ -318,14 +330,14 @@ class PointStore:
         slot.metadata, slot.payload = metadata, payload
         if metadata is None:
             slot.live_at = None
-        elif slot.topic.older:
-            slot.topic = slot.topic._replace(
+        elif slot.kind.older:
+            slot.kind = slot.kind._replace(
                 object_type=metadata.object_type, point_type=metadata.point_type
             )
             self._columns.set_kind(slot.number, slot.topic)
         slot.give_to(BMS if metadata is None else metadata.owner, MAX_PUBLISHERS - 1)
         self._judge(slot)
-        self._index.change(slot.topic.key, before, _described(slot))
+        self._index.change(slot.key, before, _described(slot))
         self._generation += 1
 
     def _judge(self, slot: Slot) -> None:
@@ -349,7 +361,7 @@ class PointStore:
         if before.meaning != metadata.meaning:
             slot.forget(at)
             slot.ring.clear(self._samples)
-            topic, key = slot.topic.metadata_topic, slot.topic.key
+            topic, key = slot.topic.metadata_topic, slot.key
             _count(self._deviations, Deviation.MEANING_CHANGED, topic, "", at)
             said = f"{before.eng_unit or 'states'} of {_whose(before)}"
             now = f"{metadata.eng_unit or 'states'} of {_whose(metadata)}"

@@ -92,18 +92,23 @@ class Point:
             said["integration"] = self.integration
         return said
 
-    def said(self, lies: bool = False, states: States | None = None, **whose: object) -> Metadata:
+    def said(
+        self, lies: bool = False, states: States | None = None, part_of: str | None = None
+    ) -> Metadata:
         """What a description of it is to be taken for."""
         is_rack = self.kind.object_type == "Rack"
-        unit = self.unit
-        if self.kind.fixed and not lies:
-            unit = self.kind.unit
-        meaning = Meaning(
-            unit,
-            self.kind.states if states is None else states,
-            (is_rack, self.whose, *sorted(whose.items())),
+        unit = self.kind.unit if self.kind.fixed and not lies else self.unit
+        states = self.kind.states if states is None else states
+        return Metadata(
+            self.key,
+            Meaning(unit, states, (is_rack, self.whose, part_of)),
+            lies,
+            self.owner,
+            rack=self.whose if is_rack else None,
+            thing=None if is_rack or part_of else self.whose,
+            part_of=part_of,
+            serves=self.serves,
         )
-        return Metadata(self.key, meaning, lies, self.owner)
 
 
 class Facility:
@@ -206,7 +211,7 @@ class Facility:
     def _twice_claimed(self, point: Point) -> Shot:
         """Part of one thing and another thing too, or named as a rack is."""
         document = point.document | {"associateId": f"thing-{self._chance.randrange(40)}"}
-        meant = point.said(associate=document["associateId"])
+        meant = point.said(part_of=document["associateId"])
         return self._shot("twice_claimed", point, document, meant=meant)
 
     def _taken_back(self, point: Point) -> Shot:

@@ -5,6 +5,7 @@ one that was mangled on its way it reads by itself, with a grammar of its own.
 """
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ class _Point:
     live_ms: int | None = None
     since_ms: int = 0
     said: dict[str, Value] = field(default_factory=dict)
+    where: Metadata | None = None
 
 
 class Oracle:
@@ -112,6 +114,23 @@ class Oracle:
             return NOTHING
         label = states.get(int(value.number)) if states else None
         return Shown(value.number, point.meaning.unit, label, value.at_ms, either=near)
+
+    def relations(self) -> dict[str, dict[str, set[str]]]:
+        """What belongs to whom, and what serves what."""
+        found: dict[str, dict[str, set[str]]] = {
+            name: defaultdict(set) for name in ("rack", "thing", "part_of", "serves", "served_by")
+        }
+        for key, point in self._points.items():
+            if (where := point.where) is None:
+                continue
+            for name in ("rack", "thing", "part_of"):
+                if (whose := getattr(where, name)) is not None:
+                    found[name][whose].add(key)
+            if where.thing is not None:
+                for served in where.serves:
+                    found["serves"][where.thing].add(served)
+                    found["served_by"][served].add(where.thing)
+        return found
 
     def machine(self, machine_id: str) -> str | None:
         """The state that must be shown of a machine."""
@@ -165,7 +184,7 @@ class Oracle:
             point.since_ms = now_ms
         self._own(point, said.owner)
         point.meaning = point.meant = said.meaning
-        point.lies, point.payload = said.lies, shot.payload
+        point.lies, point.payload, point.where = said.lies, shot.payload, said
         if not shot.retained:
             point.live_ms = now_ms
         return Verdict(taken=True)
@@ -181,7 +200,7 @@ class Oracle:
             return Verdict(taken=False, reasons=frozenset({"store_full"}))
         if point.meaning is not None:
             self._own(point, BMS)
-            point.meaning, point.payload, point.live_ms = None, b"", None
+            point.meaning, point.payload, point.live_ms, point.where = None, b"", None, None
         return Verdict(taken=True)
 
     def _machine(self, said: Machine) -> Verdict:

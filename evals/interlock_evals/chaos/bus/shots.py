@@ -30,6 +30,10 @@ class Metadata(NamedTuple):
     meaning: Meaning
     lies: bool
     owner: str
+    rack: str | None = None
+    thing: str | None = None
+    part_of: str | None = None
+    serves: tuple[str, ...] = ()
 
 
 class Withdrawn(NamedTuple):
