@@ -1,7 +1,7 @@
 """Two hundred thousand points in one process: what a value costs, what all take, how pages come.
 
 The process is a child of its own, so that its memory is that of the store and of nothing else that
-was measured before it; what it takes at its greatest is what counts.
+was measured before it; what it takes at its greatest is what counts. Memory is in MB, 10^6 bytes.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from interlock_evals.bench.measured import Measured, median, seconds
+from interlock_evals.bench.measured import Measured, median
 from interlock_evals.reports import Promise
 from interlock_servers.exchange.client import MAX_PAGE, ExchangeClient
 from interlock_servers.exchange.points import PointState
@@ -47,7 +47,7 @@ Said = tuple[str, bytes]
 
 def measure() -> Measured:
     """The figures of a child process."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter, our own words
+    done = subprocess.run(
         [sys.executable, "-m", "interlock_evals.bench.ingest_store"],
         capture_output=True,
         text=True,
@@ -58,19 +58,20 @@ def measure() -> Measured:
     figures = {
         "ingest_value_us": median(said["value_s"], "us of CPU", 1e6),
         "ingest_metadata_us": median(said["metadata_s"], "us of CPU", 1e6),
-        "store_200000_points_mb": median([said["peak_kib"] / 1024], "MiB"),
-        "store_empty_mb": median([said["empty_kib"] / 1024], "MiB"),
+        "store_200000_points_mb": median([said["peak_kib"] * 1024 / 1e6], "MB"),
     }
     pages = {
-        f"catalogue_{name}_ms": median(took, "ms", 1e3) for name, took in said["pages"].items()
+        f"catalogue_{name}_ms": median(took, "ms of CPU", 1e3)
+        for name, took in said["pages"].items()
     }
     value, memory = figures["ingest_value_us"].value, figures["store_200000_points_mb"].value
     promises = {
         "ingest_value_us": Promise.at_most(value, VALUE_LIMIT_US, "us of CPU"),
-        "store_200000_points_mb": Promise.at_most(memory, MEMORY_LIMIT_MB, "MiB"),
+        "store_200000_points_mb": Promise.at_most(memory, MEMORY_LIMIT_MB, "MB"),
     }
     promises |= {
-        key: Promise.at_most(figure.value, PAGE_LIMIT_MS, "ms") for key, figure in pages.items()
+        key: Promise.at_most(figure.value, PAGE_LIMIT_MS, "ms of CPU")
+        for key, figure in pages.items()
     }
     return Measured(figures | pages, promises)
 
@@ -79,7 +80,6 @@ def child() -> dict[str, Any]:
     """What one process measures of itself."""
     mqtt = MqttSettings(brokers=("mqtt://127.0.0.1:1",), client_id="bench-store")
     client = ExchangeClient(ExchangeSettings(mqtt=mqtt, site_id="lab"), SystemClock())
-    empty_kib = _peak_kib()
     metadata_s = _ingest(client, _descriptions())
     value_s = [cost for turn in range(ROUNDS) for cost in _ingest(client, _values(turn))]
     pages = _pages(client)
@@ -90,7 +90,6 @@ def child() -> dict[str, Any]:
         "metadata_s": metadata_s,
         "value_s": value_s,
         "pages": pages,
-        "empty_kib": empty_kib,
         "peak_kib": _peak_kib(),
     }
 
@@ -107,7 +106,7 @@ def _ingest(client: ExchangeClient, messages: Iterator[Said]) -> list[float]:
 
 
 def _pages(client: ExchangeClient) -> dict[str, list[float]]:
-    """How long the greatest page takes at each end, in the middle and where it is searched for."""
+    """What the greatest page takes at each end, in the middle and where it is searched for."""
     keys = client.store.catalogue().keys
     middle, last = keys[len(keys) // 2], keys[-MAX_PAGE - 1]
 
@@ -117,6 +116,7 @@ def _pages(client: ExchangeClient) -> dict[str, list[float]]:
     def after_a_change() -> object:
         name = f"New/{time.perf_counter_ns()}"
         _describe(client, 0, name)
+        client.rack(_rack(0))  # which asks what hangs on what
         return client.points(limit=MAX_PAGE)
 
     wanted: dict[str, Callable[[], object]] = {
@@ -129,7 +129,14 @@ def _pages(client: ExchangeClient) -> dict[str, list[float]]:
         "search_by_state": page(state=PointState.BAD_QUALITY),
         "search_in_vain": page(state=PointState.CONTRADICTED),
     }
-    return {name: seconds(ask, PAGES) for name, ask in wanted.items()}
+    return {name: [_cpu_s(ask) for _ in range(PAGES)] for name, ask in wanted.items()}
+
+
+def _cpu_s(ask: Callable[[], object]) -> float:
+    """What it takes of the processor; a page waits for nothing else."""
+    begun_s = time.process_time()
+    ask()
+    return time.process_time() - begun_s
 
 
 def _describe(client: ExchangeClient, number: int, name: str) -> None:
