@@ -8,6 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
+from interlock_servers.exchange.columns import Wanted
 from interlock_servers.exchange.events import Event, EventKind
 from interlock_servers.exchange.heartbeats import all_alive, heartbeat
 from interlock_servers.exchange.history import Sample
@@ -29,11 +30,10 @@ from interlock_servers.exchange.readings import (
     reading,
 )
 from interlock_servers.exchange.safety import Safety, safety
-from interlock_servers.exchange.search import belongs_to, named, scan
+from interlock_servers.exchange.search import belongs_to, search
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.exchange.store import (
     Catalogue,
-    Point,
     PointState,
     PointStore,
 )
@@ -62,7 +62,7 @@ class ExchangeClient:
         self._bus = MqttBus(
             settings.mqtt,
             clock,
-            self._take,
+            self.hear,
             subscriptions=settings.subscriptions(),
             on_change=self._tell_bus,
         )
@@ -153,15 +153,8 @@ class ExchangeClient:
             )
         now, fresh_s = self._clock.now(), self._settings.fresh_s
 
-        def wanted(point: Point) -> bool:
-            return (
-                object_type in {None, point.topic.object_type}
-                and point_type in {None, point.topic.point_type}
-                and state in {None, point.state(now, fresh_s)}
-            )
-
-        keys = named(self._store.catalogue(), object_id, rack_location_id)
-        found = scan(self._store, (k for k in keys if cursor is None or k > cursor), wanted, limit)
+        wanted = Wanted(object_type, point_type, state, now, fresh_s)
+        found = search(self._store, wanted, object_id, rack_location_id, cursor, limit)
         page = tuple(reading(point, now, self._settings.fresh_s) for point in found[:limit])
         more = page[-1].key if len(found) > limit else None
         bus = self.bus_state()
@@ -355,7 +348,8 @@ class ExchangeClient:
         said = "connected" if broker else "lost"
         self._store.events.add(EventKind.BUS, broker or "bus", None, said, self._clock.now())
 
-    def _take(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
+        """Take one message in, as the thread of the network does. Never raises."""
         self._taps.pass_on(message)
         self._store.ingest(
             message.topic, message.payload, message.received_at, retained=message.retained

@@ -72,41 +72,31 @@ class PointValue(NamedTuple):
         return moment(self.timestamp_ms)
 
 
-Text = Annotated[str, Field(strict=True, min_length=1, max_length=256)]
-Texts = Annotated[tuple[Text, ...], Field(max_length=4096)]
-
-
-class StateLabel(BaseModel):
+class StateLabel(NamedTuple):
     """What one number of a state point means."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    value: StrictInt
-    text: Text
+    value: int
+    text: str
 
 
-class PointMetadata(BaseModel):
+class PointMetadata(NamedTuple):
     """What the BMS says a point is; the only source of its meaning."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
-
-    object_type: Text
-    point_type: Text
-    eng_unit: Text | None = None
-    state_text: Annotated[tuple[StateLabel, ...], Field(max_length=256)] | None = None
-    rack_location_name: Text | None = None
-    rack_location_id: Text | None = None
-    object_name: Text | None = None
-    object_id: Text | None = None
-    serves_id: Texts = ()
-    associate_id: Text | None = None
-    process_area: Texts = ()
-    is_setpoint: StrictBool = False
-    phase: Text | None = None
-    scope: Text | None = None
-    integration: Text | None = None
+    object_type: str
+    point_type: str
+    eng_unit: str | None = None
+    state_text: tuple[StateLabel, ...] | None = None
+    rack_location_name: str | None = None
+    rack_location_id: str | None = None
+    object_name: str | None = None
+    object_id: str | None = None
+    serves_id: tuple[str, ...] = ()
+    associate_id: str | None = None
+    process_area: tuple[str, ...] = ()
+    is_setpoint: bool = False
+    phase: str | None = None
+    scope: str | None = None
+    integration: str | None = None
     deviations: tuple[Deviation, ...] = ()
     contradiction: str | None = None  # why its numbers may not be used, whatever their quality
 
@@ -137,10 +127,40 @@ class PointMetadata(BaseModel):
         return next((label.text for label in labels if label.value == value), None)
 
 
-_FIELDS = frozenset(to_camel(name) for name in PointMetadata.model_fields) - {
-    "deviations",
-    "contradiction",
-}
+_Text = Annotated[str, Field(strict=True, min_length=1, max_length=256)]
+_Texts = Annotated[tuple[_Text, ...], Field(max_length=4096)]
+
+
+class _SaidLabel(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    value: StrictInt
+    text: _Text
+
+
+class _Said(BaseModel):
+    """A metadata payload as it must be to be read: the fields of `PointMetadata`, checked."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+    object_type: _Text
+    point_type: _Text
+    eng_unit: _Text | None = None
+    state_text: Annotated[tuple[_SaidLabel, ...], Field(max_length=256)] | None = None
+    rack_location_name: _Text | None = None
+    rack_location_id: _Text | None = None
+    object_name: _Text | None = None
+    object_id: _Text | None = None
+    serves_id: _Texts = ()
+    associate_id: _Text | None = None
+    process_area: _Texts = ()
+    is_setpoint: StrictBool = False
+    phase: _Text | None = None
+    scope: _Text | None = None
+    integration: _Text | None = None
+
+
+_FIELDS = frozenset(to_camel(name) for name in _Said.model_fields)
 _VALUE_FIELDS = frozenset({"value", "timestamp", "quality"})
 _OLD_RACK_NAMES = {
     "rackName": "rackLocationName",
@@ -213,12 +233,7 @@ def parse_metadata(
     known = {name: fields[name] for name in fields if name in _FIELDS}
     if topic.older:
         deviations += _modernised(known)
-    try:
-        metadata = PointMetadata.model_validate(known)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RejectedError(Reason.BAD_METADATA, f"{where}: {first['msg']}") from None
+    metadata = _checked(known)
     described = (metadata.object_type, metadata.point_type)
     if topic.older and metadata.object_type not in OBJECT_TYPES:
         raise RejectedError(Reason.UNKNOWN_OBJECT_TYPE, repr(metadata.object_type))
@@ -232,13 +247,22 @@ def parse_metadata(
             deviations.append(Deviation.UNIT_SPELLING)
     if contradiction is not None:
         deviations.append(Deviation.CONTRADICTS_SPEC)
-    return metadata.model_copy(
-        update={
-            "deviations": tuple(dict.fromkeys(deviations)),
-            "eng_unit": unit,
-            "contradiction": contradiction,
-        }
+    return metadata._replace(
+        deviations=tuple(dict.fromkeys(deviations)), eng_unit=unit, contradiction=contradiction
     )
+
+
+def _checked(known: dict[str, Any]) -> PointMetadata:
+    try:
+        said = _Said.model_validate(known)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RejectedError(Reason.BAD_METADATA, f"{where}: {first['msg']}") from None
+    fields = dict(said)
+    if said.state_text is not None:
+        fields["state_text"] = tuple(StateLabel(one.value, one.text) for one in said.state_text)
+    return PointMetadata(**fields)
 
 
 def _modernised(known: dict[str, Any]) -> list[Deviation]:

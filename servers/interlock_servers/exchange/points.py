@@ -1,5 +1,6 @@
 """One point as it stands at one moment, and whether its last reading may be used."""
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -49,24 +50,40 @@ class Point(NamedTuple):
 
     def state(self, now: datetime, fresh_s: float = FRESH_S) -> PointState:
         """Whether the latest reading may be used at `now`."""
-        value, age_s = self.latest, self.age_s(now)
-        if value is None or age_s is None:
-            return PointState.MEANING_CHANGED if self.remeant else PointState.NEVER_SEEN
-        if self.metadata is None:
-            return PointState.NO_METADATA
-        if self.metadata.contradiction is not None:
-            return PointState.CONTRADICTED
-        if value.quality != 1:
-            return PointState.BAD_QUALITY
-        if value.value is None:
-            return PointState.NO_VALUE
+        lasting, age_s = standing(self.metadata, self.latest, self.remeant), self.age_s(now)
+        if lasting is not None or age_s is None:
+            return lasting or PointState.NEVER_SEEN
         if age_s < -AHEAD_S:
             return PointState.CLOCK_AHEAD
-        if age_s > fresh_s:
-            return PointState.STALE
-        if self.metadata.state_text and self.metadata.label(value.value) is None:
-            return PointState.UNLISTED_STATE
-        return PointState.GOOD
+        return PointState.STALE if age_s > fresh_s else PointState.GOOD
+
+
+def ages_s(state: PointState, fresh_s: float) -> tuple[float, float] | None:
+    """The least and the greatest age of a reading in this state; None where age has no part."""
+    return {
+        PointState.CLOCK_AHEAD: (-math.inf, math.nextafter(-AHEAD_S, -math.inf)),
+        PointState.GOOD: (-AHEAD_S, fresh_s),
+        PointState.STALE: (math.nextafter(fresh_s, math.inf), math.inf),
+    }.get(state)
+
+
+def standing(
+    metadata: PointMetadata | None, latest: PointValue | None, remeant: bool
+) -> PointState | None:
+    """Why a reading may not be used at any age; None where its age alone decides."""
+    if latest is None:
+        return PointState.MEANING_CHANGED if remeant else PointState.NEVER_SEEN
+    if metadata is None:
+        return PointState.NO_METADATA
+    if metadata.contradiction is not None:
+        return PointState.CONTRADICTED
+    if latest.quality != 1:
+        return PointState.BAD_QUALITY
+    if latest.value is None:
+        return PointState.NO_VALUE
+    if metadata.state_text and metadata.label(latest.value) is None:
+        return PointState.UNLISTED_STATE
+    return None
 
 
 class Example(NamedTuple):

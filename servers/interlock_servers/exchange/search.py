@@ -1,43 +1,45 @@
-"""Finding points: by what they belong to, then one by one."""
+"""Finding points: by what they belong to, and by what they are and how they stand."""
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
 from itertools import islice
 
 from interlock_servers.exchange.catalogue import Catalogue
+from interlock_servers.exchange.columns import Wanted
 from interlock_servers.exchange.points import Point
 from interlock_servers.exchange.store import PointStore
-
-_BATCH = 1000
 
 
 def named(
     catalogue: Catalogue, object_id: str | None, rack_location_id: str | None
 ) -> tuple[str, ...]:
-    """The keys of the points of this object and this rack, in order; None takes any.
+    """The keys of the points of this object and this rack, in order; one of them may be None.
 
     The points that say they are part of an object are its points too.
     """
-    keys = catalogue.keys
-    if object_id is not None:
-        own, parts = catalogue.by_object.get(object_id, ()), catalogue.associated.get(object_id, ())
-        keys = tuple(sorted({*own, *parts}))
+    own, parts = catalogue.by_object, catalogue.associated
+    of_object = {*own.get(object_id or "", ()), *parts.get(object_id or "", ())}
+    of_rack = catalogue.by_rack.get(rack_location_id or "", ())
+    if object_id is None:
+        return of_rack
     if rack_location_id is not None:
-        wanted = set(keys)
-        keys = tuple(k for k in catalogue.by_rack.get(rack_location_id, ()) if k in wanted)
-    return keys
+        of_object.intersection_update(of_rack)
+    return tuple(sorted(of_object))
 
 
-def scan(
-    store: PointStore, keys: Iterable[str], wanted: Callable[[Point], bool], limit: int
+def search(
+    store: PointStore,
+    wanted: Wanted,
+    object_id: str | None,
+    rack_location_id: str | None,
+    cursor: str | None,
+    limit: int,
 ) -> list[Point]:
-    """Up to `limit` + 1 points; the store is locked for a portion of them at a time."""
-    found: list[Point] = []
-    rest = iter(keys)
-    while batch := list(islice(rest, _BATCH)):
-        found += filter(wanted, store.points(batch))
-        if len(found) > limit:
-            break
-    return found[: limit + 1]
+    """Up to `limit` + 1 points beyond the cursor, in the order of their keys."""
+    if object_id is None and rack_location_id is None:
+        return store.find(wanted, cursor, limit + 1)
+    keys = named(store.catalogue(), object_id, rack_location_id)
+    start = 0 if cursor is None else bisect_right(keys, cursor)
+    return list(islice(filter(wanted.takes, store.each(keys[start:])), limit + 1))
 
 
 def belongs_to(store: PointStore, name: str) -> str:

@@ -1,13 +1,14 @@
 """The last that is known of every point: bounded, safe between threads, honest about age."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from interlock_servers.exchange.catalogue import Catalogue, catalogue_of
+from interlock_servers.exchange.catalogue import Catalogue, Described, Index
+from interlock_servers.exchange.columns import Columns, Wanted
 from interlock_servers.exchange.events import EVENT_OF, EventKind, EventRing
-from interlock_servers.exchange.history import MAX_SAMPLES, Budget, Ring, Sample
+from interlock_servers.exchange.history import MAX_SAMPLES, Budget, Sample
 from interlock_servers.exchange.models import (
     BMS,
     TOLERANT,
@@ -32,9 +33,11 @@ from interlock_servers.exchange.points import (
     Kept,
     Point,
     PointState,
+    standing,
 )
 from interlock_servers.exchange.reasons import MAX_DETAIL_CHARS
-from interlock_servers.exchange.topics import OtherTopic, parse_other
+from interlock_servers.exchange.slot import NOTHING, Shared, Slot
+from interlock_servers.exchange.topics import MAX_TOPIC_CHARS, OtherTopic, parse_other
 from interlock_servers.plant_text import plant_text
 
 __all__ = [
@@ -50,45 +53,14 @@ __all__ = [
 
 MAX_POINTS = 200_000
 MAX_PUBLISHERS = 8  # of one point; the specification has one
+MAX_SENDERS = 1000
+MAX_METADATA_BYTES = 134_217_728  # of all points: twice what the event bus keeps of a stream
 EXAMPLE_CHARS = 200
 
 
-class _Slot:
-    __slots__ = (
-        "good",
-        "latest",
-        "live_at",
-        "meant",
-        "metadata",
-        "metadata_at",
-        "metadata_payload",
-        "metadata_retained",
-        "metadata_topic",
-        "owner",
-        "remeant",
-        "ring",
-        "topic",
-    )
-
-    def __init__(self, topic: Topic) -> None:
-        self.topic = topic
-        self.owner = BMS
-        self.ring = Ring()
-        self.remeant = False
-        self.live_at: datetime | None = None  # when its metadata was last said, not replayed
-        self.meant: PointMetadata | None = None
-        self.metadata_retained = False
-        self.metadata_topic = ""
-        self.metadata: PointMetadata | None = None
-        self.metadata_payload = b""
-        self.metadata_at: datetime | None = None
-        self.latest: dict[str, PointValue] = {}
-        self.good: dict[str, PointValue] = {}
-
-
-class _Route(NamedTuple):
-    slot: _Slot
-    topic: Topic
+class _Sender(NamedTuple):
+    prefix: str
+    publisher: str
 
 
 class PointStore:
@@ -110,29 +82,33 @@ class PointStore:
         self._compatibility = compatibility
         self._max_points = max_points
         self._lock = threading.Lock()
-        self._slots: dict[str, _Slot] = {}
-        self._routes: dict[str, _Route] = {}
+        self._slots: dict[str, Slot] = {}
+        self._senders: dict[str, _Sender] = {}
+        self._shared = Shared()
+        self._columns = Columns()
+        self._numbered: list[Slot] = []
+        self._metadata_bytes = 0
         self._accepted = self._others = 0
         self._last_at: datetime | None = None
         self._rejected: dict[str, Example] = {}
         self._deviations: dict[str, Example] = {}
         self._generation = 0
-        self._catalogue: tuple[int, Catalogue] | None = None
+        self._index = Index(
+            lambda key: _described(self._slots[key]), lambda key: self._slots[key].number
+        )
 
     def ingest(self, topic: str, payload: bytes, received_at: datetime, *, retained: bool) -> bool:
         """Take one message in; False where it was rejected, and counted. Never raises."""
         with self._lock:
             try:
-                route = self._routes.get(topic)
-                if route is None:
-                    if (other := parse_other(topic)) is not None:
-                        self._take_other(other, topic, payload, received_at)
-                        return True
-                    route = self._open(topic)
-                if route.topic.kind is TopicKind.VALUE:
-                    self._take_value(route, topic, payload, received_at, retained)
+                sender, slot = self._known(topic)
+                if sender is not None and slot is not None:
+                    self._take_value(slot, sender.publisher, topic, payload, received_at, retained)
+                elif (other := parse_other(topic)) is not None:
+                    self._take_other(other, topic, payload, received_at)
+                    return True
                 else:
-                    self._take_metadata(route, topic, payload, received_at, retained)
+                    self._take(topic, payload, received_at, retained)
             except RejectedError as error:
                 _count(self._rejected, error.reason, topic, error.detail, received_at)
                 return False
@@ -174,12 +150,12 @@ class PointStore:
         """One point by its key, or None where nothing was ever heard of it."""
         with self._lock:
             slot = self._slots.get(key)
-            return None if slot is None else _view(slot)
+            return None if slot is None else slot.view()
 
     def points(self, keys: Iterable[str]) -> list[Point]:
         """The points of those keys that exist, in that order."""
         with self._lock:
-            return [_view(slot) for key in keys if (slot := self._slots.get(key)) is not None]
+            return [slot.view() for key in keys if (slot := self._slots.get(key)) is not None]
 
     def samples(self, key: str) -> list[Sample]:
         """What the point said lately, oldest first; only what its owner said."""
@@ -193,7 +169,7 @@ class PointStore:
         for key in self.catalogue().keys:
             with self._lock:
                 slot = self._slots.get(key)
-                kept = None if slot is None else _kept(slot)
+                kept = None if slot is None else slot.kept()
             if kept is not None and wanted(kept.topic):
                 found.append(kept)
                 if len(found) > limit:
@@ -206,68 +182,103 @@ class PointStore:
         return self._generation
 
     def catalogue(self) -> Catalogue:
-        """All keys in order and the relations between objects; rebuilt only after a change."""
+        """All keys in order and the relations between objects, as they stand now."""
         with self._lock:
-            if self._catalogue is None or self._catalogue[0] != self._generation:
-                described = ((key, slot.topic, slot.metadata) for key, slot in self._slots.items())
-                self._catalogue = (self._generation, catalogue_of(described))
-            return self._catalogue[1]
+            return self._index.catalogue()
 
-    def _open(self, topic: str) -> _Route:
-        """Find or make the place for a topic that was not seen before."""
+    def each(self, keys: Iterable[str]) -> Iterator[Point]:
+        """The points of those keys that exist, each as it stands when it is its turn."""
+        for key in keys:
+            if (point := self.point(key)) is not None:
+                yield point
+
+    def find(self, wanted: Wanted, cursor: str | None, count: int) -> list[Point]:
+        """The first points beyond the cursor that are wanted, in the order of their keys."""
+        with self._lock:
+            numbers = self._index.beyond(cursor)
+            found = self._columns.first(numbers, wanted, count)
+            return [self._numbered[number].view() for number in found]
+
+    def _known(self, topic: str) -> tuple[_Sender | None, Slot | None]:
+        """Whose value of which point it is, where both were heard before; that is most of all."""
+        head, _, tail = topic.partition("/Value/")
+        sender = self._senders.get(head)
+        if sender is None or len(topic) > MAX_TOPIC_CHARS:
+            return None, None
+        slot = self._slots.get(sender.prefix + tail)
+        return (None, None) if slot is None or slot.kind.older else (sender, slot)
+
+    def _take(self, topic: str, payload: bytes, received_at: datetime, retained: bool) -> None:
+        """Take in what is metadata, or the first value of a point or of a publisher."""
         parsed = parse_topic(topic, self._compatibility)
         slot = self._slots.get(parsed.key)
         if slot is None:
             if len(self._slots) >= self._max_points:
                 raise RejectedError(Reason.STORE_FULL, f"{self._max_points} points are known")
-            slot = _Slot(parsed)
-        return _Route(slot, parsed)
+            slot = Slot(parsed.key, self._shared.kind(parsed))
+        elif slot.kind.older != parsed.older:
+            raise RejectedError(Reason.TOPIC_GRAMMAR, "another grammar has a point of this name")
+        if parsed.kind is TopicKind.VALUE:
+            self._take_value(slot, parsed.publisher, topic, payload, received_at, retained)
+            if not parsed.older and len(self._senders) < MAX_SENDERS:
+                sender = _Sender(parsed.prefix, parsed.publisher)
+                self._senders.setdefault(parsed.sender, sender)
+        else:
+            self._take_metadata(slot, parsed, payload, received_at, retained)
 
-    def _keep(self, topic: str, route: _Route) -> None:
+    def _keep(self, slot: Slot) -> None:
         """Remember a place once a message for it was accepted; nonsense takes no room."""
-        self._routes[topic] = route
-        key = route.topic.key
+        key = slot.key
         if key not in self._slots:
-            self._slots[key] = route.slot
+            self._slots[key] = slot
+            self._numbered.append(slot)
+            slot.number = self._columns.add(slot.topic)
+            self._index.change(key, None, Described(slot.topic, None))
             self._generation += 1
 
     def _take_value(
-        self, route: _Route, topic: str, payload: bytes, received_at: datetime, retained: bool
+        self,
+        slot: Slot,
+        publisher: str,
+        topic: str,
+        payload: bytes,
+        received_at: datetime,
+        retained: bool,
     ) -> None:
         value = parse_value(payload, self._compatibility)
-        slot, publisher = route.slot, route.topic.publisher
-        before = slot.latest.get(publisher)
+        owned = publisher == slot.owner
+        before, good = (slot.latest, slot.good) if owned else slot.others.get(publisher, NOTHING)
         if before is None:
-            if len(slot.latest) >= MAX_PUBLISHERS:
+            if not owned and len(slot.others) >= MAX_PUBLISHERS - 1:
                 raise RejectedError(Reason.STORE_FULL, "the point has too many publishers")
-            self._keep(topic, route)
         elif value.timestamp_ms < before.timestamp_ms:
             # Unless what we hold is of the future: that clock was wrong, not this one.
             ahead_s = before.timestamp_ms / 1000 - received_at.timestamp()
             if ahead_s <= AHEAD_S:
                 raise RejectedError(Reason.OUT_OF_ORDER, "older than the reading that is known")
+        if value.timestamp_ms < slot.remeant_ms:
+            raise RejectedError(Reason.OUT_OF_ORDER, "older than what the point means now")
         deviations = value.deviations
         if retained:
             deviations += (Deviation.VALUE_RETAINED,)
-        if slot.owner != publisher and slot.metadata is not None:
+        if not owned and slot.metadata is not None:
             deviations += (Deviation.FOREIGN_VALUE,)
         if deviations:
             value = value._replace(deviations=deviations)
             for deviation in deviations:
                 _count(self._deviations, deviation, topic, "", received_at)
-        slot.latest[publisher] = value
-        good = slot.good.get(publisher)
-        if value.quality == 1 and value.value is not None:
-            slot.good[publisher] = value
-        if publisher == slot.owner and not _repeats(before, value):
-            slot.remeant = False
+        if before is None:
+            self._keep(slot)
+        slot.hear(publisher, value)
+        if owned and not _repeats(before, value):
+            self._judge(slot)
             slot.ring.add(value.timestamp_ms, value.value, value.quality, self._samples)
             if good is not None and good.value != value.value and slot.metadata is not None:
                 self._tell_state(slot, slot.metadata, good, value, received_at)
 
     def _tell_state(
         self,
-        slot: _Slot,
+        slot: Slot,
         metadata: PointMetadata,
         before: PointValue,
         value: PointValue,
@@ -276,12 +287,12 @@ class PointStore:
         """Put the change of a state that may be believed on the ring."""
         if not metadata.state_text or before.value is None or value.value is None:
             return
-        if _view(slot).state(at) is not PointState.GOOD:
+        if slot.view().state(at) is not PointState.GOOD:
             return
-        kind = EVENT_OF.get(slot.topic.point_type, EventKind.STATE)
+        kind = EVENT_OF.get(slot.kind.point_type, EventKind.STATE)
         after = metadata.label(value.value) or f"{value.value:g}"
         said = metadata.label(before.value) or f"{before.value:g}"
-        self.events.add(kind, slot.topic.key, said, after, at)
+        self.events.add(kind, slot.key, said, after, at)
 
     def _take_other(self, other: OtherTopic, topic: str, payload: bytes, at: datetime) -> None:
         for deviation in self.machines.take(other, payload, at):
@@ -290,55 +301,72 @@ class PointStore:
         self._last_at = at
 
     def _take_metadata(
-        self, route: _Route, topic: str, payload: bytes, received_at: datetime, retained: bool
+        self, slot: Slot, topic: Topic, payload: bytes, received_at: datetime, retained: bool
     ) -> None:
-        slot = route.slot
         if not payload:  # how MQTT takes a retained message back
             if slot.metadata is not None:
-                slot.metadata, slot.metadata_payload, slot.live_at = None, b"", None
-                slot.owner = BMS
-                self._generation += 1
+                self._describe(slot, None, b"")
             return
-        if payload != slot.metadata_payload:
+        if payload != slot.payload:
             if retained and self._said_lately(slot, received_at):
                 raise RejectedError(Reason.RETAINED_CONFLICT, "other words were said since")
-            metadata = parse_metadata(payload, route.topic, self._compatibility)
-            self._keep(topic, route)
-            self._mean(slot, metadata, topic, received_at)
-            slot.metadata_payload = payload
-            self._generation += 1
+            metadata = parse_metadata(payload, topic, self._compatibility)
+            more_bytes = len(payload) - len(slot.payload)
+            if more_bytes > 0 and self._metadata_bytes + more_bytes > MAX_METADATA_BYTES:
+                raise RejectedError(Reason.STORE_FULL, f"{MAX_METADATA_BYTES} bytes of metadata")
+            self._keep(slot)
+            self._mean(slot, self._shared.metadata(metadata), received_at)
+            self._describe(slot, slot.meant, payload)
             for deviation in metadata.deviations:
-                _count(self._deviations, deviation, topic, "", received_at)
-        slot.metadata_at, slot.metadata_retained = received_at, retained
-        slot.metadata_topic = topic
+                _count(self._deviations, deviation, slot.topic.metadata_topic, "", received_at)
+        slot.metadata_at, slot.retained = received_at, retained
         if not retained:
             slot.live_at = received_at
 
-    def _said_lately(self, slot: _Slot, at: datetime) -> bool:
+    def _describe(self, slot: Slot, metadata: PointMetadata | None, payload: bytes) -> None:
+        """Keep what is said of a point, or that it was taken back, and tell the catalogue."""
+        before = _described(slot)
+        self._metadata_bytes += len(payload) - len(slot.payload)
+        slot.metadata, slot.payload = metadata, payload
+        if metadata is None:
+            slot.live_at = None
+        elif slot.kind.older:
+            slot.kind = slot.kind._replace(
+                object_type=metadata.object_type, point_type=metadata.point_type
+            )
+            self._columns.set_kind(slot.number, slot.topic)
+        slot.give_to(BMS if metadata is None else metadata.owner, MAX_PUBLISHERS - 1)
+        self._judge(slot)
+        self._index.change(slot.key, before, _described(slot))
+        self._generation += 1
+
+    def _judge(self, slot: Slot) -> None:
+        """Say again how a point stands, once a part of that has changed."""
+        latest = slot.latest
+        lasting = standing(slot.metadata, latest, slot.remeant_ms > 0)
+        self._columns.judge(slot.number, lasting, 0 if latest is None else latest.timestamp_ms)
+
+    def _said_lately(self, slot: Slot, at: datetime) -> bool:
         """Whether its metadata was said, not only kept, so lately that it outweighs what was kept.
 
         A broker may have kept words of another time; what is right comes again within 100 s.
         """
         return slot.live_at is not None and (at - slot.live_at).total_seconds() <= FRESH_S
 
-    def _mean(self, slot: _Slot, metadata: PointMetadata, topic: str, at: datetime) -> None:
+    def _mean(self, slot: Slot, metadata: PointMetadata, at: datetime) -> None:
         """Give the point this meaning; readings that came under another no longer count."""
-        before, slot.meant = slot.meant, metadata  # what it meant before it was taken back, too
-        slot.metadata, slot.owner = metadata, metadata.owner
-        if slot.topic.older:
-            slot.topic = slot.topic._replace(
-                object_type=metadata.object_type, point_type=metadata.point_type
-            )
-        if before is not None and before.meaning != metadata.meaning:
-            slot.latest.clear()
-            slot.good.clear()
+        before, slot.meant = slot.meant, metadata
+        if before is None:
+            return
+        if before.meaning != metadata.meaning:
+            slot.forget(at)
             slot.ring.clear(self._samples)
-            slot.remeant = True
+            topic, key = slot.topic.metadata_topic, slot.key
             _count(self._deviations, Deviation.MEANING_CHANGED, topic, "", at)
             said = f"{before.eng_unit or 'states'} of {_whose(before)}"
             now = f"{metadata.eng_unit or 'states'} of {_whose(metadata)}"
-            self.events.add(EventKind.MEANING, slot.topic.key, said, now, at)
-        elif before is not None and before.owner != metadata.owner:
+            self.events.add(EventKind.MEANING, key, said, now, at)
+        elif before.owner != metadata.owner:
             slot.ring.clear(self._samples)
 
 
@@ -362,25 +390,8 @@ def _count(counters: dict[str, Example], name: str, topic: str, detail: str, at:
     )
 
 
-def _view(slot: _Slot) -> Point:
-    owner = BMS if slot.metadata is None else slot.metadata.owner
-    return Point(
-        slot.topic,
-        slot.metadata,
-        slot.metadata_at,
-        slot.latest.get(owner),
-        slot.good.get(owner),
-        tuple(sorted(publisher for publisher in slot.latest if publisher != owner)),
-        slot.remeant,
-    )
-
-
-def _kept(slot: _Slot) -> Kept | None:
-    if slot.metadata is None or slot.metadata_at is None:
-        return None
-    return Kept(
-        slot.metadata_topic, slot.metadata_payload, slot.metadata_retained, slot.metadata_at
-    )
+def _described(slot: Slot) -> Described:
+    return Described(slot.topic, slot.metadata)
 
 
 def _whose(metadata: PointMetadata) -> str:

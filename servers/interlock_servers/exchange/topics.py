@@ -24,27 +24,33 @@ class TopicKind(StrEnum):
 
 
 class Topic(NamedTuple):
-    """A topic taken apart. `tag_path` is opaque: nothing may be read out of it."""
+    """A topic taken apart. `key` is the point's identity, the same in its values and metadata."""
 
     cpc: str | None
     publisher: str
     kind: TopicKind
     object_type: str
     point_type: str
-    tag_path: str
+    key: str
     older: bool = False  # of the grammar before bms.yaml: what the point is, metadata alone says
 
     @property
     def prefix(self) -> str:
         """`cpc/{id}/` in the common services cluster, otherwise empty."""
-        return f"cpc/{self.cpc}/" if self.cpc else ""
+        return _prefix(self.cpc)
 
     @property
-    def key(self) -> str:
-        """The point's identity, the same in its values and in its metadata."""
+    def sender(self) -> str:
+        """What stands before `/Value/` and `/Metadata/`."""
+        return f"{self.prefix}BMS/v1/{self.publisher}"
+
+    @property
+    def metadata_topic(self) -> str:
+        """Where the metadata of the point comes."""
+        name = self.key.removeprefix(self.prefix)
         if self.older:
-            return f"{self.prefix}{self.tag_path}"
-        return f"{self.prefix}{self.object_type}/{self.point_type}/{self.tag_path}"
+            return f"{self.prefix}BMS/v1/{name}/Metadata"
+        return f"{self.prefix}BMS/v1/{BMS}/Metadata/{name}"
 
 
 class OtherTopic(NamedTuple):
@@ -58,7 +64,7 @@ class OtherTopic(NamedTuple):
 
 _TOPIC = re.compile(
     r"(?:cpc/(?P<cpc>[^/]+)/)?BMS/v1/(?P<publisher>[^/]+)/(?P<kind>Value|Metadata)"
-    r"/(?P<object_type>[^/]+)/(?P<point_type>[^/]+)/(?P<tag_path>[^/]+(?:/[^/]+)*)"
+    r"/(?P<tail>(?P<object_type>[^/]+)/(?P<point_type>[^/]+)(?:/[^/]+)+)"
 )
 _OLDER = re.compile(
     r"(?:cpc/(?P<cpc>[^/]+)/)?BMS/v1/(?P<path>[^/]+(?:/[^/]+)*)/(?P<kind>Value|Metadata)"
@@ -86,12 +92,13 @@ def parse_topic(topic: str, compatibility: Compatibility = TOLERANT) -> Topic:
         if compatibility.old_topics and not _NEVER_IN_TOPIC.search(topic):
             older = _OLDER.fullmatch(topic)
             if older is not None:
-                said = TopicKind(older["kind"])
-                return Topic(older["cpc"], BMS, said, "", "", older["path"], older=True)
+                said, key = TopicKind(older["kind"]), _prefix(older["cpc"]) + older["path"]
+                return Topic(older["cpc"], BMS, said, "", "", key, older=True)
         ours = _BMS_SPACE.match(topic)
         raise RejectedError(Reason.TOPIC_GRAMMAR if ours else Reason.NOT_BMS, "no point topic")
-    cpc, publisher, kind, object_type, point_type, tag_path = found.groups()
-    parsed = Topic(cpc, publisher, TopicKind(kind), object_type, point_type, tag_path)
+    cpc, publisher, kind, tail, object_type, point_type = found.groups()
+    key = _prefix(cpc) + tail
+    parsed = Topic(cpc, publisher, TopicKind(kind), object_type, point_type, key)
     if parsed.object_type not in OBJECT_TYPES:
         raise RejectedError(Reason.UNKNOWN_OBJECT_TYPE, repr(parsed.object_type))
     if parsed.kind is TopicKind.METADATA and parsed.publisher != BMS:
@@ -109,6 +116,10 @@ def parse_other(topic: str) -> OtherTopic | None:
         subject = found["a"] or found["b"] or found["c"]
         return OtherTopic(found["cpc"], "grid", subject, older=bool(found["old"]))
     return None
+
+
+def _prefix(cpc: str | None) -> str:
+    return f"cpc/{cpc}/" if cpc else ""
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -81,7 +81,7 @@ class FlexClient:
         self._bus = MqttBus(
             settings.mqtt,
             clock,
-            self._receive,
+            self.hear,
             subscriptions=[(prefix + name, qos) for prefix in prefixes for name, qos in _FILTERS],
         )
         self._lock = threading.Lock()
@@ -219,7 +219,8 @@ class FlexClient:
 
     # --- the network thread ---
 
-    def _receive(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
+        """Take one message in, as the thread of the network does. Never raises."""
         with self._lock:
             self._look()
         try:

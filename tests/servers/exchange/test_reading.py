@@ -47,8 +47,9 @@ def test_every_object_type_is_read_with_and_without_the_prefix_of_a_cluster(
 ) -> None:
     """There are 23, and a reader in the common cluster sees them all with a prefix."""
     assert len(OBJECT_TYPES) == 23
-    plain = parse_topic(f"BMS/v1/PUB/Value/{object_type}/GenericPoint/a/b/c")
-    assert (plain.cpc, plain.kind, plain.tag_path) == (None, TopicKind.VALUE, "a/b/c")
+    key = f"{object_type}/GenericPoint/a/b/c"
+    plain = parse_topic(f"BMS/v1/PUB/Value/{key}")
+    assert (plain.cpc, plain.kind, plain.key) == (None, TopicKind.VALUE, key)
     prefixed = parse_topic(f"cpc/east/BMS/v1/MEPAI/Value/{object_type}/GenericPoint/a/b/c")
     assert (prefixed.cpc, prefixed.publisher) == ("east", "MEPAI")
     assert prefixed.key == f"cpc/east/{plain.key}"

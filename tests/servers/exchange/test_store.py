@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from interlock_servers.exchange import store as store_of_points
+from interlock_servers.exchange.models import Compatibility
 from interlock_servers.exchange.readings import power, reading
 from interlock_servers.exchange.store import FRESH_S, Point, PointState, PointStore
 from tests.servers.exchange.test_reading import METADATA, METER, NOW, NOW_MS, TAIL, VALUE, value
@@ -180,3 +182,53 @@ def test_a_retained_value_is_judged_by_its_own_timestamp() -> None:
     store.ingest(VALUE, value(1, NOW_MS - 3_600_000), NOW, retained=True)
     assert the_point(store).state(NOW) is PointState.STALE
     assert "value_retained" in store.deviations
+
+
+# What lies and floods may not do
+
+
+def test_a_reading_that_is_older_than_what_its_point_means_now_is_not_taken_for_one_of_it() -> None:
+    """In kW it was said and as MW it would be read, when a broker says again what it kept."""
+    store = store_with((METADATA, json.dumps(METER).encode()), (VALUE, value(5)))
+    later = NOW + timedelta(seconds=10)
+    other = json.dumps(METER | {"engUnit": "MW"}).encode()
+    store.ingest(METADATA, other, later, retained=False)
+    assert not store.ingest(VALUE, value(5), later, retained=False)
+    assert the_point(store).state(later) is PointState.MEANING_CHANGED
+    assert store.ingest(VALUE, value(0.005, NOW_MS + 10_000), later, retained=False)
+    assert the_point(store).state(later) is PointState.GOOD
+
+
+def test_a_crowd_of_strangers_does_not_keep_the_owner_out() -> None:
+    """Neither the one who owns the point now nor the one who will, once it is described."""
+    store = store_with(*((VALUE.replace("PUB", f"i{number}"), value(9)) for number in range(20)))
+    assert store.rejected["store_full"].times == 13
+    assert store.ingest(VALUE, value(1), NOW, retained=False)
+    owned = METER | {"integration": "MEPAI"}
+    store.ingest(METADATA, json.dumps(owned).encode(), NOW, retained=False)
+    assert store.ingest(VALUE.replace("PUB", "MEPAI"), value(2), NOW, retained=False)
+    assert reading(the_point(store), NOW, FRESH_S).value == 2.0
+
+
+def test_two_points_whose_names_meet_in_two_grammars_are_not_made_one() -> None:
+    """The one that was there first stays what it is."""
+    store = store_with((VALUE, value(1)), compatibility=Compatibility(old_topics=True))
+    assert not store.ingest(f"BMS/v1/{TAIL}/Value", value(2), NOW, retained=False)
+    assert set(store.rejected) == {"topic_grammar"}
+    point = the_point(store)
+    assert point.latest is not None
+    assert point.latest.value == 1.0
+
+
+def test_metadata_has_one_bound_for_all_points_and_known_ones_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A point may say much and there may be many points, but not both."""
+    payload = json.dumps(METER).encode()
+    monkeypatch.setattr(store_of_points, "MAX_METADATA_BYTES", 2 * len(payload))
+    store = store_with((METADATA, payload), (METADATA.replace("/m1/", "/m2/"), payload))
+    assert not store.ingest(METADATA.replace("/m1/", "/m3/"), payload, NOW, retained=False)
+    assert set(store.rejected) == {"store_full"}
+    assert store.ingest(METADATA, payload.replace(b"kW", b"W "), NOW, retained=False)
+    store.ingest(METADATA, b"", NOW, retained=False)
+    assert store.ingest(METADATA.replace("/m1/", "/m3/"), payload, NOW, retained=False)
