@@ -39,6 +39,7 @@ class RequestsAtBms:
         self.subscriptions = () if integration is None else (("BMS/v1/+/Value/#", 0),)
         self.last_beat_ms: float | None = None
         self.heard = 0  # messages that asked for something
+        self.turns = 0  # those of them that asked for something else than the one before
         self._beat_at: datetime | None = None
         self._lock = threading.Lock()
         self._asked: dict[tuple[str, str], _Asked] = {}
@@ -69,6 +70,7 @@ class RequestsAtBms:
             self._asked[key] = _Asked(said, message.received_at)
             before = self._since.get(key)
             if before is None or before.value != said:
+                self.turns += 1
                 self._since[key] = self._asked[key]
 
     def obey(self, now: datetime, faults: Collection[str]) -> None:
@@ -90,7 +92,9 @@ class RequestsAtBms:
             waited_s = (now - since[point_type, named].at).total_seconds()
             if point_type == "LiquidTemperatureSpRequest":
                 self._plant.set_cdu_target_c(named, min(max(one.value, low_c), high_c))
-            elif one.value in {0, 1} and waited_s >= _TAKES_S[point_type]:
+            elif (
+                point_type in _TAKES_S and one.value in {0, 1} and waited_s >= _TAKES_S[point_type]
+            ):
                 self._isolate(point_type, named, isolated=one.value == 1)
 
     def _isolate(self, point_type: str, rack: str, *, isolated: bool) -> None:
@@ -104,7 +108,8 @@ class RequestsAtBms:
         site = self._plant.site
         if point_type == "LiquidTemperatureSpRequest":
             return named in site.cdu_ids
-        return point_type in _TAKES_S and named in site.rack_ids
+        is_ready = point_type in {"Status", "Available"} and self._prefix.split("/")[2] == named
+        return is_ready or (point_type in _TAKES_S and named in site.rack_ids)
 
 
 def _read(payload: bytes) -> float | None:

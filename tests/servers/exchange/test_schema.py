@@ -101,9 +101,7 @@ async def test_every_message_of_the_twin_is_one_that_upstream_publishes() -> Non
     assert {kind[1] for kind in seen} == {"PowerMeter", "Rack", "CDU", "System"}
 
 
-async def test_a_facility_that_can_be_asked_has_every_object_type_of_upstream() -> (
-    None
-):
+async def test_a_facility_that_can_be_asked_has_every_object_type_of_upstream() -> None:
     """All 23, the points that an integration writes among them: those are described, not said."""
     heard = await said_by_the_twin(integration="NICO")
     kinds = {tuple(m.topic.split("/")[3:6]) for m in heard}
