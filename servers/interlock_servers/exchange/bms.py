@@ -9,10 +9,10 @@ from interlock_servers.exchange import COMPONENT
 from interlock_servers.exchange.asking import AskBms, Wires
 from interlock_servers.exchange.intents import Intent
 from interlock_servers.exchange.operations import ISOLATION
-from interlock_servers.exchange.outcomes import IGNORED_AFTER, Setpoint, of_setpoint, of_state
+from interlock_servers.exchange.outcomes import Setpoint, of_setpoint, of_state
 from interlock_servers.exchange.points import Point
 from interlock_servers.exchange.request_facts import heard_at
-from interlock_servers.exchange.requests import Asked, shown, target_of
+from interlock_servers.exchange.requests import REPUBLISH_S, Asked, shown, target_of
 from interlock_servers.exchange.views import Cursor, Fields, Limit, Untold
 from interlock_servers.identity import WhoCalls
 from interlock_servers.offer import Face
@@ -87,7 +87,7 @@ def bms_face(
             integration=wires.namespace.integration,
             beat_at=heard_at(client, wires.namespace),
             trouble=wires.holder.trouble,
-            requests=only(RequestView, [_view(one, wires) for one in page], fields),
+            requests=only(RequestView, [request_view(one, wires) for one in page], fields),
             next_cursor=more,
         )
 
@@ -110,19 +110,22 @@ def _id(intent: Intent) -> str:
     return f"{intent.asked}/{intent.whose}"
 
 
-def _view(intent: Intent, wires: Wires) -> RequestView:
+def request_view(intent: Intent, wires: Wires) -> RequestView:
     """What it asks for, beside what the BMS shows at this moment."""
     shows, outcome, why = None, None, None
+    times = 1 + int((wires.client.now() - intent.since).total_seconds() // REPUBLISH_S)
     try:
         asked = wires.holder.value_of(intent)
         point = wires.namespace.writable(intent.asked, intent.whose)
-        shows, _ = shown(wires.client, _shown_by(intent, point.key, wires))
+        shows, at = shown(wires.client, _shown_by(intent, point.key, wires))
+        if at is None or at < intent.since:
+            shows = None  # what was shown before says nothing about it
         limits = wires.settings.supply
         if intent.asked is Asked.SUPPLY and limits is not None:
-            seen = Setpoint(asked, asked, shows, limits.safe_c, IGNORED_AFTER)
+            seen = Setpoint(asked, intent.before_c, shows, limits.safe_c, times)
             outcome = of_setpoint(seen)
         else:
-            outcome = of_state(asked, shows, IGNORED_AFTER)
+            outcome = of_state(asked, shows, times)
     except UnavailableError as error:
         why = str(error)
     return RequestView(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from interlock_guardrails import changes
 from interlock_guardrails.standing import is_expiry
 from interlock_guardrails.store import Store
-from interlock_servers.exchange.requests import Asked
+from interlock_servers.exchange.requests import CDU_SUPPLY, Asked
 from interlock_tools.change import Change, ChangeState
 
 WITHDRAWN_FOR = timedelta(seconds=330)  # three publications, and time for the BMS to show it
@@ -48,7 +48,8 @@ class Does(NamedTuple):
 class Intent(NamedTuple):
     """What is asked for on one point: by which change, since when, and until when at most.
 
-    `value` None: the value that takes requests back.
+    `value` None: the value that takes requests back. `before_c` is what a setpoint was when it was
+    asked for, None where that is not known.
     """
 
     change_id: str
@@ -57,6 +58,7 @@ class Intent(NamedTuple):
     value: float | str | None
     since: datetime
     ends_at: datetime | None
+    before_c: float | None = None
 
 
 Where = tuple[Asked, str]
@@ -116,7 +118,7 @@ def _intent(where: Where, change: Change, does: Mapping[str, Does], now: datetim
         stands = now - began <= WITHDRAWN_FOR
         return Intent(change.change_id, *where, None, began, None) if stands else None
     if change.state in _BACK:
-        since = next(step.at for step in change.history if step.state is S.COMPENSATING)
+        since = next((step.at for step in change.history if step.state is S.COMPENSATING), began)
         stands = now - since <= WITHDRAWN_FOR
         return Intent(change.change_id, *where, None, since, None) if stands else None
     if change.state not in _HOLDS:
@@ -125,7 +127,9 @@ def _intent(where: Where, change: Change, does: Mapping[str, Does], now: datetim
     ends_at = None
     if what.lasts is not None and change.state is S.SUCCEEDED:
         ends_at = change.history[-1].at + timedelta(seconds=float(change.arguments[what.lasts]))
-    return Intent(change.change_id, *where, value, began, ends_at)
+    seen = next((fact.value for fact in change.facts if fact.kind == CDU_SUPPLY), None)
+    before_c = None if seen is None else seen["target_c"]
+    return Intent(change.change_id, *where, value, began, ends_at, before_c)
 
 
 def _began(change: Change) -> datetime | None:

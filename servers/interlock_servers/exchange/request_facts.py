@@ -11,14 +11,20 @@ from typing import Any
 from interlock_servers.exchange import COMPONENT
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.points import HEARTBEAT_S
-from interlock_servers.exchange.requests import Asked, Namespace, measured_of, shown, target_of
+from interlock_servers.exchange.requests import (
+    CDU_SUPPLY,
+    Asked,
+    Namespace,
+    measured_of,
+    shown,
+    target_of,
+)
 from interlock_servers.exchange.settings import RequestSettings
 from interlock_tools.canonical import digest
 from interlock_tools.errors import UnavailableError
 from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
 
 REQUEST_HEARTBEAT = "request.heartbeat"
-CDU_SUPPLY = "cdu.supply"
 CDU_RACKS = "cdu.racks"
 POINT_OF = {f"request.{asked.name.lower()}": asked for asked in Asked}
 SUBJECT = {

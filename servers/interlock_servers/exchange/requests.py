@@ -16,6 +16,7 @@ from interlock_servers.exchange.points import FRESH_S, Point, PointState
 from interlock_servers.plant_text import plant_text
 from interlock_tools.errors import UnavailableError
 
+CDU_SUPPLY = "cdu.supply"  # the fact of what a CDU is controlled to
 REPUBLISH_S = 100.0  # as values that the BMS publishes: the specification names no other cadence
 
 

@@ -10,8 +10,8 @@ from interlock_servers.exchange.intents import Does
 from interlock_servers.exchange.outcomes import Setpoint, of_setpoint
 from interlock_servers.exchange.points import FRESH_S
 from interlock_servers.exchange.reach import reach_of
-from interlock_servers.exchange.request_facts import CDU_RACKS, CDU_SUPPLY
-from interlock_servers.exchange.requests import Asked, measured_of, shown, target_of
+from interlock_servers.exchange.request_facts import CDU_RACKS
+from interlock_servers.exchange.requests import CDU_SUPPLY, Asked, measured_of, shown, target_of
 from interlock_servers.exchange.settings import SupplyLimits
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import InvalidRequestError, UnavailableError
