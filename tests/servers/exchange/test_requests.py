@@ -1,5 +1,8 @@
 """Which points are ours to write, and what stands: without a broker, from words and rows."""
 
+import json
+import re
+import tomllib
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from interlock_servers.exchange.requests import (
     value_payload,
     value_topic,
 )
-from interlock_servers.exchange.settings import RequestSettings
+from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings
 from interlock_tools.change import Change, ChangeState, Step
 from interlock_tools.errors import UnavailableError
 from interlock_tools.fact import FactNeed, Unknown
@@ -345,3 +348,23 @@ async def test_what_stands_is_read_from_the_store_and_from_nowhere_else(tmp_path
             ].value is None
     finally:
         engine.dispose()
+
+
+# What the pages show
+
+
+def test_the_settings_on_the_pages_are_settings() -> None:
+    """A table that does not parse would be copied all the same."""
+    root = Path(__file__).parents[3]
+    pages = (
+        root / "docs/how-to/exchange.md",
+        root / "servers/interlock_servers/exchange/README.md",
+    )
+    bus = {"mqtt": {"brokers": ["mqtt://127.0.0.1:1"], "client_id": "x"}, "site_id": "x"}
+    shown = 0
+    for page in pages:
+        for block in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            said = tomllib.loads(block)["exchange"]
+            ExchangeSettings.model_validate(json.loads(json.dumps(bus | said)))
+            shown += 1
+    assert shown == 4
