@@ -28,9 +28,12 @@ from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_policies.bundles import load_bundle
+from interlock_servers.exchange.attached import requesting
+from interlock_servers.exchange.bms import bms_face, isolation_face
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.server import exchange_face
-from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
+from interlock_servers.exchange.upstream import upstream_face
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
@@ -51,6 +54,7 @@ from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
+PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange")  # its further servers
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -78,12 +82,22 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     )
     dps = DpsClient(MaxlpsSettings(address="127.0.0.1:1", tls=False, site_id="lab"), clock)
     facts = FactRegistry()
-    operations = maxlps_operations(dps, facts, "lab")
+    own = maxlps_operations(dps, facts, "lab")
     engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
     stack.callback(engine.dispose)
     create_tables(engine)
+    store = Store(engine)
+    asks = RequestSettings(
+        integration="GOLDEN",
+        mqtt=mqtt,
+        supply=SupplyLimits(min_c=20, max_c=35, safe_c=25),
+        isolation=True,
+        not_ready={"Status": 0, "Available": 0},
+    )
+    asked = requesting(exchange, asks, store, clock)
+    operations = (*own, *asked.operations)
     guard = Guard(
-        store=Store(engine),
+        store=store,
         ledger=stack.enter_context(
             Ledger(engine, Signer.generate(ORIGIN), origin=ORIGIN, clock=clock)
         ),
@@ -96,8 +110,11 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     who = local_caller(NOBODY)
     return {
         "exchange": exchange_face(exchange, guard=guard, who=who),
+        "dsx_exchange": upstream_face(exchange, guard=guard, who=who),
+        "bms": bms_face(asked.operations, asked.wires, guard=guard, who=who),
+        "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
-        "maxlps": maxlps_face(operations, facts=facts, site_id="lab", guard=guard, who=who),
+        "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
     }
 
 
@@ -149,13 +166,17 @@ async def instructions(component: str) -> str:
 
 
 def golden_file(component: str) -> Path:
-    """Where the list of a component is kept."""
-    return FOLDER / component / "tools.json"
+    """Where the list of a component, or of a further server of one, is kept."""
+    return FOLDER / PART_OF.get(component, component) / _named("tools", component)
 
 
 def surface_file(component: str) -> Path:
     """Where its resources and prompts are kept."""
-    return FOLDER / component / "surface.json"
+    return FOLDER / PART_OF.get(component, component) / _named("surface", component)
+
+
+def _named(what: str, component: str) -> str:
+    return f"{what}_{component}.json" if component in PART_OF else f"{what}.json"
 
 
 def as_text(tools: Tools | Surface) -> str:

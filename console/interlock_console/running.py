@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -154,13 +155,17 @@ def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
     A broker closes the connection of whoever had a client id before: a look at a site must not
     push its server off the bus.
     """
-    update: dict[str, object] = {"data_dir": data_dir, "sinks": SinkSettings()}
+    update: dict[str, Any] = {"data_dir": data_dir, "sinks": SinkSettings()}
     update |= {"store_url": None, "store_url_env": None}
     for name, component in (("exchange", site.exchange), ("flex", site.flex)):
         if component is not None:
             client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
             mqtt = component.mqtt.model_copy(update={"client_id": client_id})
             update[name] = component.model_copy(update={"mqtt": mqtt})
+    asks = None if site.exchange is None else site.exchange.requests
+    if asks is not None:  # a beat of ours would tell the BMS that somebody stands behind requests
+        silent = asks.model_copy(update={"silent": True})
+        update["exchange"] = update["exchange"].model_copy(update={"requests": silent})
     return site.model_copy(update=update)
 
 

@@ -48,6 +48,7 @@ changes = Table(
     Column("document", Text, nullable=False),
     Index("changes_by_state", "state"),
     Index("changes_by_requester", "requester_id", "created_unix_s"),
+    Index("changes_by_operation", "operation"),
 )
 
 
@@ -64,6 +65,12 @@ _UNFINISHED = (
     select(changes.c.change_id, changes.c.document)
     .where(changes.c.state.in_(_OPEN))
     .order_by(changes.c.created_unix_s)
+)
+_STATES = select(changes.c.change_id, changes.c.state, changes.c.version).where(
+    changes.c.operation.in_(bindparam("names", expanding=True))
+)
+_DOCUMENTS = select(changes.c.change_id, changes.c.document).where(
+    changes.c.change_id.in_(bindparam("ids", expanding=True))
 )
 _OPEN_WITH_DIGEST = select(changes.c.document).where(
     changes.c.action_digest == bindparam("wanted_digest"), changes.c.state.in_(_OPEN)
@@ -162,6 +169,20 @@ def latest(
 def unfinished(connection: Connection) -> list[Change]:
     """Every change that is not at its end, oldest first."""
     return _readable(connection.execute(_UNFINISHED))
+
+
+def versions(connection: Connection, operations: Collection[str]) -> dict[str, tuple[str, int]]:
+    """State and version of every change of these operations, by its id; cheap, for who looks often.
+
+    A version grows with each write of its row.
+    """
+    rows = connection.execute(_STATES, {"names": list(operations)})
+    return {row.change_id: (row.state, row.version) for row in rows}
+
+
+def these(connection: Connection, change_ids: Collection[str]) -> list[Change]:
+    """The changes of these ids that there are, in no order."""
+    return _readable(connection.execute(_DOCUMENTS, {"ids": list(change_ids)}))
 
 
 def _readable(rows: Iterable[Row[tuple[str, str]]]) -> list[Change]:

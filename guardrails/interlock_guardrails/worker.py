@@ -6,7 +6,7 @@ while one change is carried out is that change's trouble; the others go on.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
@@ -37,10 +37,20 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Moves changes from authorised to their verified end. One runs per process."""
+    """Moves changes from authorised to their verified end. One runs per process.
 
-    def __init__(self, guard: Guard, holds: Holds = never) -> None:
+    What runs `alongside` runs while this process is the one that works on the store, and never in
+    two processes at once.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        holds: Holds = never,
+        alongside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    ) -> None:
         self._guard = guard
+        self._alongside = alongside
         self._clock = guard.clock
         self._busy: set[str] = set()
         self._holds = holds  # the lock; `run` takes it
@@ -59,6 +69,8 @@ class Worker:
         self._guard.wake_worker()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._wake_regularly)
+            for run in self._alongside:
+                tasks.start_soon(run)
             while True:
                 ready = self._guard.authorised
                 handed = self._guard.take_handed()

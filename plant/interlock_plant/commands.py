@@ -180,6 +180,48 @@ class Commands(Observed):
             raise InvalidRequestError(f"{self.site.name} has no breaker {breaker_id!r}")
         self._relight()
 
+    # --- coolant and power of a rack, as a building management system has them ---
+
+    def set_cdu_target_c(self, cdu_id: str, target_c: float) -> None:
+        """Set what a CDU's supply shall be; it follows within minutes, as warm as its heat allows.
+
+        Colder than the facility's own water it never is: there its valve stands fully open.
+
+        Raises:
+            InvalidRequestError: there is no such CDU, or the target is no temperature of water.
+        """
+        if cdu_id not in self.site.cdu_ids:
+            raise InvalidRequestError(f"{self.site.name} has no CDU {cdu_id!r}")
+        if not 0.0 < target_c < 100.0:
+            raise InvalidRequestError(f"target_c must be in (0, 100), not {target_c}")
+        cooling = self._state.cooling
+        cooling.target_c = cooling.target_c.copy()
+        cooling.target_c[self.site.cdu_ids.index(cdu_id)] = target_c
+
+    def isolate_liquid(self, rack_id: str, *, shut: bool = True) -> None:
+        """Shut the coolant valves of a rack at once, or open them.
+
+        Raises:
+            InvalidRequestError: there is no such rack.
+        """
+        place, cooling = self._rack(rack_id), self._state.cooling
+        cooling.isolated = cooling.isolated.copy()
+        cooling.isolated[place] = shut
+
+    def isolate_power(self, rack_id: str, *, opened: bool = True) -> None:
+        """Open the switch of a rack at once, or close it: its GPUs then restart unless still hot.
+
+        Raises:
+            InvalidRequestError: there is no such rack.
+        """
+        place, electrical = self._rack(rack_id), self._state.electrical
+        electrical.rack_open = electrical.rack_open.copy()
+        electrical.rack_open[place] = opened
+        if not opened:
+            cooling = self._state.cooling
+            cooling.shut_off = cooling.shut_off & (self.site.rack_of_gpu != place)
+        self._relight()
+
     # --- faults ---
 
     def inject(self, fault: Fault) -> None:
@@ -235,6 +277,11 @@ class Commands(Observed):
     @abstractmethod
     def _relight(self) -> None:
         """Work out who has power."""
+
+    def _rack(self, rack_id: str) -> int:
+        if rack_id not in self.site.rack_ids:
+            raise InvalidRequestError(f"{self.site.name} has no rack {rack_id!r}")
+        return self.site.rack_ids.index(rack_id)
 
     def _gpus(self, gpu_index: ArrayLike) -> Ints:
         raw = np.atleast_1d(np.asarray(gpu_index))

@@ -61,6 +61,7 @@ class ElectricalState:
     feed_present: Bools  # the utility delivers
     pdu_lit: Bools
     rack_share: Floats  # of each rack's load, what its first PDU carries
+    rack_open: Bools  # somebody has opened the switch of the rack
     node_lit: Bools = field(default_factory=lambda: np.ones(0, dtype=np.bool_))
 
 
@@ -102,6 +103,7 @@ class ElectricalModel:
             feed_present=np.ones(len(site.feeds), dtype=np.bool_),
             pdu_lit=np.ones(len(site.pdus), dtype=np.bool_),
             rack_share=self._a_share,
+            rack_open=np.zeros(len(site.racks), dtype=np.bool_),
             node_lit=np.ones(len(site.nodes), dtype=np.bool_),
         )
 
@@ -175,7 +177,8 @@ class ElectricalModel:
         state.pdu_lit = pdu_lit
         a_lit, b_lit = pdu_lit[site.pdu_of_rack], pdu_lit[site.pdu_b_of_rack]
         state.rack_share = np.where(a_lit & b_lit, self._a_share, np.where(a_lit, 1.0, 0.0))
-        state.node_lit = (a_lit | b_lit)[site.rack_of_node] & ~node_down
+        rack_lit = (a_lit | b_lit) & ~state.rack_open
+        state.node_lit = rack_lit[site.rack_of_node] & ~node_down
 
     def pumps_lit(self, state: ElectricalState) -> Bools:
         """Per CDU: whether its pumps have power."""

@@ -332,6 +332,16 @@ class Observed:
         """Coolant flow through each CDU."""
         return read_only(self._cooling.cdu_flow_lpm(self._state.cooling))
 
+    @property
+    def cdu_target_c(self) -> Floats:
+        """What each CDU's supply shall be; at most the facility's own: as cold as it goes."""
+        return read_only(self._state.cooling.target_c)
+
+    @property
+    def rack_is_open(self) -> Bools:
+        """Whether the switch of each rack is open."""
+        return read_only(self._state.electrical.rack_open)
+
     # --- faults ---
 
     @property

@@ -209,6 +209,7 @@ FLOW_RISE_K: Final = 10.0  # [S]
 COOLANT_W_PER_LPM_K: Final = 1000.0 / (FLOW_LPM_PER_KW * FLOW_RISE_K)  # follows from the two
 LOOP_J_PER_K_W: Final = 4.0  # [A] 4 kJ/K per kW of design load: .25 K/s with no rejection [S]
 EXCHANGER_EFFECTIVENESS: Final = 0.7  # [A]
+SUPPLY_CONTROL_S: Final = 60.0  # [A] in which a CDU's valve brings its supply near its target
 FACILITY_SUPPLY_C: Final = 25.0  # [A] gives about 28 C to the racks; 25 to 45 C is usual [S]
 PUMP_LOSS_FLOW: Final = 0.75  # [S] one of two pumps
 LEAK_ISOLATION_S: Final = 2  # [A] valves of the rack are shut after this

@@ -22,6 +22,7 @@ from interlock_plant.parameters import (
     PUMP_POWER_SHARE,
     SHUT_OFF_K,
     STEP_S,
+    SUPPLY_CONTROL_S,
     THROTTLE_C,
     THROTTLE_HYSTERESIS_K,
     THROTTLE_WORK,
@@ -59,6 +60,8 @@ class CoolingState:
     heat_w: Floats
     supply_c: Floats  # per CDU
     pump_w: Floats
+    target_c: Floats  # per CDU; at the facility's own temperature its valve is fully open
+    isolated: Bools  # per rack: somebody has shut its coolant valves
 
 
 class CoolingModel:
@@ -107,6 +110,8 @@ class CoolingModel:
             heat_w=rack_w,
             supply_c=supply_c,
             pump_w=PUMP_POWER_SHARE * self._cdu_rating_w,
+            target_c=np.full(len(self._site.cdus), FACILITY_SUPPLY_C),
+            isolated=np.zeros(len(self._site.racks), dtype=np.bool_),
         )
 
     def rack_supply_c(self, state: CoolingState) -> Floats:
@@ -152,6 +157,8 @@ class CoolingModel:
         """
         site = self._site
         flow_share = pump_share[site.cdu_of_rack][site.rack_of_node] * valve_share
+        if state.isolated.any():
+            flow_share = np.where(state.isolated[site.rack_of_node], 0.0, flow_share)
         state.pump_w = PUMP_POWER_SHARE * self._cdu_rating_w * pump_share**PUMP_EXPONENT
         state.flow_lpm = self.design_flow_lpm * self._by_rack(flow_share * self._node_part)
         state.heat_w = self._by_rack(node_w)
@@ -185,6 +192,10 @@ class CoolingModel:
         flow_w_per_k = COOLANT_W_PER_LPM_K * self.cdu_flow_lpm(state)
         brought_w = flow_w_per_k * (return_c - state.supply_c)
         passed_w = EXCHANGER_EFFECTIVENESS * flow_w_per_k * (return_c - FACILITY_SUPPLY_C)
+        if (state.target_c > FACILITY_SUPPLY_C).any():  # its valve lets less through than it could
+            over_k = state.supply_c - state.target_c
+            wanted_w = brought_w + over_k * self._cdu_j_per_k / SUPPLY_CONTROL_S
+            passed_w = np.clip(wanted_w, 0.0, np.maximum(passed_w, 0.0))
         state.supply_c = state.supply_c + (brought_w - passed_w) * duration_s / self._cdu_j_per_k
 
     def _protect(self, state: CoolingState) -> bool:

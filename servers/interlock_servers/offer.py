@@ -109,8 +109,18 @@ class StrictTool(Tool):
 class Face:
     """The MCP face of one component while it is put together; `server()` closes it."""
 
-    def __init__(self, component: str, *, guard: Guard, who: WhoCalls, instructions: str) -> None:
+    def __init__(
+        self,
+        component: str,
+        *,
+        guard: Guard,
+        who: WhoCalls,
+        instructions: str,
+        keeps_names: bool = False,
+    ) -> None:
+        """Begin a face; `keeps_names`: its tools are called so on every server, without prefix."""
         self.component = component
+        self._keeps_names = keeps_names
         self._guard = guard
         self._who = who
         self._instructions = instructions
@@ -194,9 +204,12 @@ class Face:
             prompts=tuple(self._surface.prompts),
             completions=dict(self._surface.completions),
             watch=self._surface.watch(),
-            shared=FOLLOWING | self._surface.shared,
+            shared=FOLLOWING | self._surface.shared | self._own_names(),
             tasks=tasks,
         )
+
+    def _own_names(self) -> frozenset[str]:
+        return frozenset(tool.name for tool in self._tools if self._keeps_names)
 
     def _offer_changes(self) -> None:
         guard = self._guard

@@ -29,10 +29,13 @@ from interlock_guardrails.worker import Worker
 from interlock_policies.bundles import load_bundle
 from interlock_servers.alerts import Alerts, AlertSettings
 from interlock_servers.checkpoint_sink import SinkSettings, open_ledger
+from interlock_servers.exchange.attached import Requesting, requesting
+from interlock_servers.exchange.bms import bms_face, isolation_face
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.facts import ExchangeFacts
 from interlock_servers.exchange.server import exchange_face
 from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.upstream import upstream_face
 from interlock_servers.federation.client import Upstream
 from interlock_servers.federation.joined import Federation
 from interlock_servers.federation.settings import FederatedServers
@@ -87,6 +90,7 @@ class Site:
     faces: dict[str, Face] = field(default_factory=dict)
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
+    requesting: Requesting | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
         """Note a configured component; whether it is offered."""
@@ -179,10 +183,13 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = None
+        exchange = flex = dps = asks = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
+            if (requests := settings.exchange.requests) is not None:
+                asks = requesting(exchange, requests, authority.store, clock)
+                facts.add(asks.facts)
         if settings.flex is not None:
             flex = await stack.enter_async_context(FlexClient(settings.flex, clock))
             facts.add(FlexFacts(flex, clock))
@@ -198,7 +205,8 @@ async def open_site(
         )
         facts.add(federation.facts)
         own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
-        operations = (*own, *federation.operations)
+        asked = () if asks is None else asks.operations
+        operations = (*own, *asked, *federation.operations)
         alerts = _alerts(settings, authority, clock)
         guard = Guard(
             store=authority.store,
@@ -216,10 +224,18 @@ async def open_site(
         site = Site(
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )
+        site.requesting = asks
         if exchange is not None:
             if site.offers("exchange", only):
                 site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
-            site.health.append(partial(_exchange_health, exchange))
+            if site.offers("dsx_exchange", only):
+                site.faces["dsx_exchange"] = upstream_face(exchange, guard=guard, who=who)
+            if asks is not None and asks.operations and site.offers("bms", only):
+                site.faces["bms"] = bms_face(asks.operations, asks.wires, guard=guard, who=who)
+            isolates = asks is not None and asks.wires.settings.isolation
+            if isolates and asked and site.offers("isolation", only):
+                site.faces["isolation"] = isolation_face(asked, guard=guard, who=who)
+            site.health.append(partial(_exchange_health, exchange, asks))
         if dps is not None:
             if site.offers("maxlps", only):
                 site.faces["maxlps"] = maxlps_face(
@@ -242,7 +258,8 @@ async def open_site(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
-        tasks.start_soon(Worker(guard).run)
+        alongside = () if asks is None or not asked else (asks.wires.holder.run,)
+        tasks.start_soon(Worker(guard, alongside=alongside).run)
         if alerts is not None:
             tasks.start_soon(alerts.run)
         try:
@@ -270,14 +287,15 @@ def _key(name: str, path: Path) -> Signer:
     return Signer.load(name, path)
 
 
-def _exchange_health(client: ExchangeClient) -> Connection:
+def _exchange_health(client: ExchangeClient, asks: Requesting | None) -> Connection:
     ingest, beats = client.ingest(), client.heartbeats()
     if not ingest.bus.connected:
         return Connection("exchange", False, ingest.bus.last_error or "the bus is not connected")
     if not ingest.points:
         return Connection("exchange", False, "connected, but no point was described yet")
     alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
-    return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}")
+    may = "it is only listened to" if asks is None else asks.says()
+    return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}; {may}")
 
 
 def _flex_health(client: FlexClient) -> Connection:

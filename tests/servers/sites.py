@@ -17,7 +17,7 @@ from interlock_plant.halls import lab_site
 from interlock_plant.jobs import lab_jobs
 from interlock_plant.load import SyntheticLoad
 from interlock_plant.plant import Plant
-from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
 from interlock_servers.exchange.twin import ExchangeTwin
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
@@ -32,6 +32,7 @@ from interlock_tools.clock import ManualClock
 from interlock_tools.identity import Principal, PrincipalKind
 
 START = datetime(2026, 9, 1, 6, 0, tzinfo=UTC)
+INTEGRATION = "ACME"
 PATIENCE_S = 20.0  # of the machine's time
 DPS_DEADLINE_S = 2.0
 FEEDS = ("feed-a", "feed-b")
@@ -91,6 +92,7 @@ class Lab:
     site: Site
     end_broker: Callable[[], Awaitable[None]]
     clients: dict[str, Client] = field(default_factory=dict)
+    sleepers: int = 2  # of ours while a change waits: the worker's pulse and the change itself
 
     async def call(self, component: str, tool: str, **arguments: Any) -> dict[str, Any]:
         """The structured answer of a tool; ComponentError carries the text of a tool's error."""
@@ -109,10 +111,10 @@ class Lab:
         self.plant.step()
         self.clock.advance(1.0)
         await self.agent.step()
-        before = await self._taken()
+        before, sent = await self._taken(), self._sent()
         said = await self.bms.publish_once()
         with anyio.fail_after(PATIENCE_S):
-            while await self._taken() < before + said:  # noqa: ASYNC110 (the network tells nobody)
+            while await self._taken() < before + said + self._sent() - sent:  # noqa: ASYNC110
                 await anyio.sleep(0.002)
 
     async def silence(self, seconds: int) -> None:
@@ -129,6 +131,14 @@ class Lab:
                 if holds(answer):
                     return answer
                 await anyio.sleep(0.01)
+
+    async def until_heard(self, within_s: int = 40) -> None:
+        """Let time pass until our heartbeat has come off the bus."""
+        for _ in range(within_s):
+            await self.second()
+            if (await self.call("bms", "list_requests")).get("beat_at"):
+                return
+        raise TimeoutError("our heartbeat is not heard")
 
     async def limit(self, limit_w: float) -> None:
         """The grid limits the site from now on, and the site knows."""
@@ -156,7 +166,7 @@ class Lab:
         with anyio.fail_after(PATIENCE_S):
             while True:
                 row = await self.site.guard.get(change_id)
-                if row.state in AT_REST or self.clock.waiting >= 2:
+                if row.state in AT_REST or self.clock.waiting >= self.sleepers:
                     return row
                 self.site.guard.wake_worker()
                 await anyio.sleep(0.002)
@@ -166,14 +176,24 @@ class Lab:
         rejected: dict[str, int] = health["rejected"]
         return int(health["accepted"]) + sum(rejected.values())
 
+    def _sent(self) -> int:
+        """How many values of ours are on the bus."""
+        asks = self.site.requesting
+        return 0 if asks is None else asks.publisher.sent
+
     def writes(self) -> int:
         """How often DPS was told to set limits."""
         return self.dps.calls["UpdateGPUPolicies"]
 
 
 @asynccontextmanager
-async def open_lab(folder: Path, *, bundle: str = "supervised") -> AsyncIterator[Lab]:
-    """64 nodes at work, every meter and the grid known, nothing limited."""
+async def open_lab(
+    folder: Path, *, bundle: str = "supervised", requests: bool = False
+) -> AsyncIterator[Lab]:
+    """64 nodes at work, every meter and the grid known, nothing limited.
+
+    With `requests` the BMS lets itself be asked, and our heartbeat is on the bus.
+    """
     site = lab_site()
     jobs = lab_jobs(site)
     clock = CountingClock(START)
@@ -183,7 +203,8 @@ async def open_lab(folder: Path, *, bundle: str = "supervised") -> AsyncIterator
     async with AsyncExitStack() as stack:
         brokers = await stack.enter_async_context(AsyncExitStack())
         broker = await brokers.enter_async_context(local_broker())
-        bms = await stack.enter_async_context(ExchangeTwin(plant, broker, clock))
+        named = INTEGRATION if requests else None
+        bms = await stack.enter_async_context(ExchangeTwin(plant, broker, clock, integration=named))
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         grid = GridIsvTwin(broker, isv_key, clock)
         agent = FlexAgentTwin(broker, plant, agent_key, jwks([isv_key]), clock)
@@ -193,7 +214,11 @@ async def open_lab(folder: Path, *, bundle: str = "supervised") -> AsyncIterator
             rules=SiteRules(site_id="lab", gpus=site.gpu_count, hosts=len(site.nodes)),
             bundle=bundle,
             data_dir=folder / "site",
-            exchange=ExchangeSettings(mqtt=_mqtt(broker, "exchange"), site_id="lab"),
+            exchange=ExchangeSettings(
+                mqtt=_mqtt(broker, "exchange"),
+                site_id="lab",
+                requests=_may_ask(broker) if requests else None,
+            ),
             flex=FlexSettings(
                 mqtt=_mqtt(broker, "flex"),
                 jwks_file=keys,
@@ -213,7 +238,20 @@ async def open_lab(folder: Path, *, bundle: str = "supervised") -> AsyncIterator
         await lab.second()
         await lab.until("exchange", "site_power", lambda power: power.get("power_w") is not None)
         await lab.until("flex", "grid_limit", lambda limit: bool(limit["known"]))
+        if requests:
+            lab.sleepers += 1  # who holds requests
+            await lab.until_heard()
         yield lab
+
+
+def _may_ask(broker: str) -> RequestSettings:
+    return RequestSettings(
+        integration=INTEGRATION,
+        mqtt=_mqtt(broker, "requests"),
+        supply=SupplyLimits(min_c=24.0, max_c=34.0, safe_c=25.0, max_step_c=4.0),
+        isolation=True,
+        not_ready={"Status": 0, "Available": 0},
+    )
 
 
 def _mqtt(broker: str, client_id: str) -> MqttSettings:

@@ -321,8 +321,15 @@ async def test_the_text_and_the_structure_say_the_same(offered: Offered) -> None
 
 async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
     """Every face of a real site: no name, description or argument that approves or resumes."""
-    async with open_lab(tmp_path) as lab:
-        assert set(lab.clients) == {"exchange", "maxlps", "flex"}
+    async with open_lab(tmp_path, requests=True) as lab:
+        assert set(lab.clients) == {
+            "exchange",
+            "dsx_exchange",
+            "bms",
+            "isolation",
+            "maxlps",
+            "flex",
+        }
         for client in lab.clients.values():
             for tool in (await client.list_tools()).tools:
                 assert NAME.fullmatch(tool.name)
@@ -335,9 +342,10 @@ async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
 
 async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
     """Every tool of every server is called while a change waits; it waits on, and nothing acts."""
-    async with open_lab(tmp_path) as lab:
+    async with open_lab(tmp_path, requests=True) as lab:
         change = await lab.propose("set_caps", gpu_cap_w_by_node={"node-001": 500})
         assert change["state"] == "awaiting_approval"
+        cdu, rack, why = {"cdu_id": "cdu-1"}, {"rack_id": "rack-01"}, {"reason": "a test"}
         arguments: dict[str, dict[str, Any]] = {
             "get_change": {"change_id": change["change_id"]},
             "get_rack": {"rack_id": "rack-01"},
@@ -348,6 +356,19 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
             "dsx_exchange_subscribe": {"topic_filter": "BMS/v1/#", "max_duration_s": 0.1},
             "set_caps": {"gpu_cap_w_by_node": {"node-001": 500}, "reason": "a test of limits"},
             "release_caps": {"node_ids": ["node-001"], "reason": "a test of limits"},
+            "request_supply_temperature": {**cdu, **why, "supply_c": 27.0, "expires_in_s": 60.0},
+            "withdraw_supply_temperature": {**cdu, **why},
+            "request_liquid_isolation": {**rack, **why},
+            "withdraw_liquid_isolation": {**rack, **why},
+            "request_electrical_isolation": {**rack, **why},
+            "withdraw_electrical_isolation": {**rack, **why},
+            "announce_readiness": {
+                "point": "Status",
+                "state": "AI ready",
+                "expires_in_s": 60.0,
+                **why,
+            },
+            "withdraw_readiness": {"point": "Status", **why},
         }
         called = 0
         for component, client in lab.clients.items():
@@ -360,6 +381,7 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
         assert row.state is ChangeState.AWAITING_APPROVAL
         assert row.votes == ()
         assert lab.writes() == 0
+        assert lab.bms.requests.heard == 0
 
 
 async def test_a_tokenless_caller_and_an_agent_cannot_vote_even_in_process(house: House) -> None:

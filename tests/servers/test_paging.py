@@ -44,6 +44,9 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("maxlps", "power_tree"): ("domains", {"id", "level"}, "headroom_w", {}),
     ("maxlps", "list_groups"): ("groups", {"name"}, "tenant", {}),
     ("maxlps", "list_nodes"): ("nodes", {"node_id"}, "power_w", {}),
+    ("bms", "list_requests"): ("requests", {"asks", "whose"}, "outcome", {}),
+    ("bms", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
+    ("isolation", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
     ("maxlps", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
 }
 
@@ -61,7 +64,11 @@ class Thing(Row):
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The lab, with a grid limit that it breaks, and two changes: every list has rows."""
-    async with open_lab(tmp_path) as opened:
+    async with open_lab(tmp_path, requests=True) as opened:
+        ready = {"state": "AI ready", "expires_in_s": 3600.0, "reason": "a test of lists"}
+        announced = await opened.call("bms", "announce_readiness", point="Status", **ready)
+        await opened.approve(announced)
+        await opened.end_of(announced)
         await opened.grid.set_target(100_000.0, fault=None)
         await opened.until("flex", "grid_limit", lambda grid: "limit_w" in grid)
         for watts in (500, 600, 650):
@@ -110,7 +117,7 @@ async def test_the_pages_of_every_listing_make_the_whole(lab: Lab) -> None:
         assert len(set(keys)) == len(keys), tool
         assert [tuple(str(row.get(n)) for n in sorted(identity)) for row in by_one] == keys, tool
     assert len(await every_page(lab, ("maxlps", "list_nodes"), 7)) == 64
-    assert len(await every_page(lab, ("maxlps", "list_changes"), 1)) == 3
+    assert len(await every_page(lab, ("maxlps", "list_changes"), 1)) == 5
     assert len(await every_page(lab, ("exchange", "list_points"), 100)) > 50
 
 
@@ -167,7 +174,7 @@ async def test_changes_that_come_between_two_pages_disturb_none(lab: Lab) -> Non
     rest = await lab.call("maxlps", "list_changes", limit=50, cursor=first["next_cursor"])
 
     ids = [row["change_id"] for page in (first, rest) for row in page["changes"]]
-    assert len(ids) == len(set(ids)) == 3
+    assert len(ids) == len(set(ids)) == 5
 
 
 @given(limit=st.integers(1, 9), count=st.integers(0, 7))

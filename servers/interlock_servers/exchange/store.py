@@ -152,6 +152,15 @@ class PointStore:
             slot = self._slots.get(key)
             return None if slot is None else slot.view()
 
+    def described(self, key: str) -> tuple[str, datetime | None]:
+        """The topic on which a point was last described, and when that was said, not replayed.
+
+        The moment is None while nothing but what a broker kept is known of it.
+        """
+        with self._lock:
+            slot = self._slots.get(key)
+            return ("", None) if slot is None else (slot.metadata_topic, slot.live_at)
+
     def points(self, keys: Iterable[str]) -> list[Point]:
         """The points of those keys that exist, in that order."""
         with self._lock:

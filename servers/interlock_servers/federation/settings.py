@@ -12,7 +12,21 @@ from interlock_servers.federation.models import local_name
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.operation import Effect
 
-OURS = frozenset({"exchange", "maxlps", "flex", "plan", "canary", "guard", "mcp", "federation"})
+OURS = frozenset(
+    {
+        "exchange",
+        "dsx_exchange",
+        "bms",
+        "isolation",
+        "maxlps",
+        "flex",
+        "plan",
+        "canary",
+        "guard",
+        "mcp",
+        "federation",
+    }
+)
 TOOL_NAME_CHARS = 128
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 

@@ -104,7 +104,7 @@ def test_the_report_holds_the_four_promises(tmp_path: Path) -> None:
     report = json.loads(path.read_text("utf-8"))
     promises = report["promises"]
     assert report["name"] == "policy"
-    assert promises["cases"]["value"] == "7/7"
+    assert promises["cases"]["value"] == "8/8"
     assert promises["survivors_explained"] == {
         "value": "1/1",
         "limit": "1/1",

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from interlock_plant.faults import Fault, FaultKind
+from interlock_servers.exchange.grammar import OBJECT_TYPES
 from interlock_servers.exchange.twin import ExchangeTwin, FaultName
 from interlock_servers.transports.broker import local_broker
 from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings
@@ -66,7 +67,7 @@ def _no_json(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON, although Python reads it")
 
 
-async def said_by_the_twin(*faults: FaultName) -> list[Message]:
+async def said_by_the_twin(*faults: FaultName, integration: str | None = None) -> list[Message]:
     """One round of everything, with one rack leaking."""
     heard: list[Message] = []
     plant, clock = lab_plant(), ManualClock(START)
@@ -77,7 +78,7 @@ async def said_by_the_twin(*faults: FaultName) -> list[Message]:
             everything = [("#", 1)]
             async with (
                 MqttBus(settings, clock, heard.append, subscriptions=everything) as bus,
-                ExchangeTwin(plant, broker, clock) as twin,
+                ExchangeTwin(plant, broker, clock, integration=integration) as twin,
             ):
                 await bus.wait_connected(15)
                 for fault in faults:
@@ -98,6 +99,24 @@ async def test_every_message_of_the_twin_is_one_that_upstream_publishes() -> Non
             assert accepting(message.topic, message.payload) == 1, message
         seen.add(kind)
     assert {kind[1] for kind in seen} == {"PowerMeter", "Rack", "CDU", "System"}
+
+
+async def test_a_facility_that_can_be_asked_has_every_object_type_of_upstream() -> None:
+    """All 23, the points that an integration writes among them: those are described, not said."""
+    heard = await said_by_the_twin(integration="NICO")
+    kinds = {tuple(m.topic.split("/")[3:6]) for m in heard}
+    for message in heard:
+        if "rack-01" in message.topic or "/Rack/" not in message.topic:
+            assert accepting(message.topic, message.payload) == 1, message
+    assert {kind[1] for kind in kinds} == OBJECT_TYPES
+    written = {k[2] for k in kinds if k[0] == "Metadata"} - {k[2] for k in kinds if k[0] == "Value"}
+    assert written >= {
+        "LiquidTemperatureSpRequest",
+        "RackLiquidIsolationRequest",
+        "RackElectricalIsolationRequest",
+        "RackLeakDetectTray",
+        "HeartbeatTimestampIntegration",
+    }
 
 
 @pytest.mark.parametrize("fault", ["string_quality", "malformed"])

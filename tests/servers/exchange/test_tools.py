@@ -90,7 +90,7 @@ async def test_that_the_bus_was_lost_is_an_event(lab: Lab) -> None:
 @pytest.mark.trap("EX-R47")
 async def test_the_tools_of_upstreams_prototype_are_there_with_their_arguments() -> None:
     """Either server can stand in for the other; neither has a tool that writes."""
-    tools = {tool["name"]: tool for tool in (await golden.seen_by_a_model())["exchange"]}
+    tools = {tool["name"]: tool for tool in (await golden.seen_by_a_model())["dsx_exchange"]}
     wanted = {
         "dsx_exchange_find_topics": {
             "query",
@@ -116,29 +116,29 @@ async def test_the_tools_of_upstreams_prototype_are_there_with_their_arguments()
 async def test_topics_are_found_and_described_and_none_is_invented(lab: Lab) -> None:
     """Five specifications of upstream are empty: there are no topics to be found for them."""
     rack = await lab.call(
-        "exchange", "dsx_exchange_find_topics", object_type="Rack", point_type="RackPower"
+        "dsx_exchange", "dsx_exchange_find_topics", object_type="Rack", point_type="RackPower"
     )
     assert {t["topic"] for t in rack["topics"]} == {
         "BMS/v1/PUB/Value/Rack/{pointType}/{tagPath}",
         "BMS/v1/PUB/Metadata/Rack/{pointType}/{tagPath}",
     }
-    every = await lab.call("exchange", "dsx_exchange_find_topics", limit=200)
+    every = await lab.call("dsx_exchange", "dsx_exchange_find_topics", limit=200)
     assert len(every["topics"]) == len(spaces()) == 74
     for stub in ("leak-response", "break-fix", "node-readiness", "scheduler", "notification"):
-        none = await lab.call("exchange", "dsx_exchange_find_topics", query=stub)
+        none = await lab.call("dsx_exchange", "dsx_exchange_find_topics", query=stub)
         assert none["topics"] == []
     one = await lab.call(
-        "exchange", "dsx_exchange_describe_topic", topic_filter="cpc/+/NICO/v1/machine/#"
+        "dsx_exchange", "dsx_exchange_describe_topic", topic_filter="cpc/+/NICO/v1/machine/#"
     )
     assert [t["domain"] for t in one["topics"]] == ["nico"]
     with pytest.raises(ComponentError, match="schema_no_match"):
-        await lab.call("exchange", "dsx_exchange_describe_topic", topic_filter="nodes/#")
+        await lab.call("dsx_exchange", "dsx_exchange_describe_topic", topic_filter="nodes/#")
 
 
 async def test_retained_messages_are_shown_as_they_came(lab: Lab) -> None:
     """In upstream's shape, bounded by number."""
     read = await lab.call(
-        "exchange",
+        "dsx_exchange",
         "dsx_exchange_read_retained",
         topic_filter="BMS/v1/PUB/Metadata/Rack/RackPower/#",
         max_messages=3,
@@ -155,7 +155,7 @@ async def test_retained_messages_are_shown_as_they_came(lab: Lab) -> None:
         "received_at",
     }
     assert json.loads(message["payload"])["pointType"] == "RackPower"
-    none = await lab.call("exchange", "dsx_exchange_read_retained", topic_filter="grid/#")
+    none = await lab.call("dsx_exchange", "dsx_exchange_read_retained", topic_filter="grid/#")
     assert (none["messages"], none["stopped_reason"]) == ([], "retained_idle")
 
 
@@ -167,7 +167,7 @@ async def test_listening_ends_with_enough_messages_or_enough_time(lab: Lab) -> N
     async def listen() -> None:
         heard.update(
             await lab.call(
-                "exchange",
+                "dsx_exchange",
                 "dsx_exchange_subscribe",
                 topic_filter="BMS/v1/PUB/Value/Rack/RackPower/#",
                 max_messages=4,
@@ -183,11 +183,11 @@ async def test_listening_ends_with_enough_messages_or_enough_time(lab: Lab) -> N
     assert isinstance(heard["messages"], list)
     assert len(heard["messages"]) == 4
     idle = await lab.call(
-        "exchange", "dsx_exchange_subscribe", topic_filter="BMS/v1/#", max_duration_s=0.05
+        "dsx_exchange", "dsx_exchange_subscribe", topic_filter="BMS/v1/#", max_duration_s=0.05
     )
     assert (idle["messages"], idle["stopped_reason"]) == ([], "max_duration")
     with pytest.raises(ComponentError, match="topic_acl_denied"):
-        await lab.call("exchange", "dsx_exchange_subscribe", topic_filter="NICO/#")
+        await lab.call("dsx_exchange", "dsx_exchange_subscribe", topic_filter="NICO/#")
     for wrong in ("a/#/b", "a+"):
         with pytest.raises(ComponentError, match="filter"):
-            await lab.call("exchange", "dsx_exchange_subscribe", topic_filter=wrong)
+            await lab.call("dsx_exchange", "dsx_exchange_subscribe", topic_filter=wrong)
