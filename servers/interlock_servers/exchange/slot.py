@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from interlock_servers.exchange.history import Ring
 from interlock_servers.exchange.models import BMS, PointMetadata, PointValue, Topic
 from interlock_servers.exchange.points import Kept, Point
+from interlock_servers.plant_text import plant_text
 
 MAX_SHARED = 100_000  # of one field; beyond that sharing begins afresh
 _NOBODY: Mapping[str, "Voice"] = MappingProxyType({})
@@ -131,6 +132,22 @@ class Shared:
         """The topic without its key, as others have it too."""
         kind: Topic = _one(self._kinds, topic._replace(key=""))
         return kind
+
+
+def repeats(before: PointValue | None, value: PointValue) -> bool:
+    """Whether it says again what was said: a replay, or a broker's second copy."""
+    return (
+        before is not None
+        and before.timestamp_ms == value.timestamp_ms
+        and before.value == value.value
+        and before.quality == value.quality
+    )
+
+
+def whose(metadata: PointMetadata) -> str:
+    """Which rack or object it is of, for people."""
+    named = metadata.rack_location_id or metadata.object_id or metadata.associate_id
+    return plant_text(named or "nobody", 80)
 
 
 def _one(known: dict[Any, Any], part: Any) -> Any:

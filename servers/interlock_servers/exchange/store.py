@@ -36,9 +36,8 @@ from interlock_servers.exchange.points import (
     standing,
 )
 from interlock_servers.exchange.reasons import MAX_DETAIL_CHARS
-from interlock_servers.exchange.slot import NOTHING, Shared, Slot
+from interlock_servers.exchange.slot import NOTHING, Shared, Slot, repeats, whose
 from interlock_servers.exchange.topics import MAX_TOPIC_CHARS, OtherTopic, parse_other
-from interlock_servers.plant_text import plant_text
 
 __all__ = [
     "AHEAD_S",
@@ -159,7 +158,7 @@ class PointStore:
         """
         with self._lock:
             slot = self._slots.get(key)
-            return ("", None) if slot is None else (slot.metadata_topic, slot.live_at)
+            return ("", None) if slot is None else (slot.topic.metadata_topic, slot.live_at)
 
     def points(self, keys: Iterable[str]) -> list[Point]:
         """The points of those keys that exist, in that order."""
@@ -279,7 +278,7 @@ class PointStore:
         if before is None:
             self._keep(slot)
         slot.hear(publisher, value)
-        if owned and not _repeats(before, value):
+        if owned and not repeats(before, value):
             self._judge(slot)
             slot.ring.add(value.timestamp_ms, value.value, value.quality, self._samples)
             if good is not None and good.value != value.value and slot.metadata is not None:
@@ -372,21 +371,11 @@ class PointStore:
             slot.ring.clear(self._samples)
             topic, key = slot.topic.metadata_topic, slot.key
             _count(self._deviations, Deviation.MEANING_CHANGED, topic, "", at)
-            said = f"{before.eng_unit or 'states'} of {_whose(before)}"
-            now = f"{metadata.eng_unit or 'states'} of {_whose(metadata)}"
+            said = f"{before.eng_unit or 'states'} of {whose(before)}"
+            now = f"{metadata.eng_unit or 'states'} of {whose(metadata)}"
             self.events.add(EventKind.MEANING, key, said, now, at)
         elif before.owner != metadata.owner:
             slot.ring.clear(self._samples)
-
-
-def _repeats(before: PointValue | None, value: PointValue) -> bool:
-    """Whether it says again what was said: a replay, or a broker's second copy."""
-    return (
-        before is not None
-        and before.timestamp_ms == value.timestamp_ms
-        and before.value == value.value
-        and before.quality == value.quality
-    )
 
 
 def _count(counters: dict[str, Example], name: str, topic: str, detail: str, at: datetime) -> None:
@@ -401,8 +390,3 @@ def _count(counters: dict[str, Example], name: str, topic: str, detail: str, at:
 
 def _described(slot: Slot) -> Described:
     return Described(slot.topic, slot.metadata)
-
-
-def _whose(metadata: PointMetadata) -> str:
-    whose = metadata.rack_location_id or metadata.object_id or metadata.associate_id
-    return plant_text(whose or "nobody", 80)
