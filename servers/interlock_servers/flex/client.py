@@ -6,6 +6,7 @@ It only listens: it needs no permission to publish.
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, Self
 from pydantic import ValidationError
 
 from interlock_servers.flex.envelope import Envelope, Kind, parse_envelope, parse_topic, peek
+from interlock_servers.flex.keys import KeySource
 from interlock_servers.flex.models import (
     Deviation,
     Enforcement,
@@ -33,7 +35,7 @@ from interlock_servers.flex.payloads import (
     parse_power_state,
 )
 from interlock_servers.flex.settings import FlexSettings
-from interlock_servers.flex.signatures import Keyring, ReplayGuard
+from interlock_servers.flex.signatures import ReplayGuard
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
 from interlock_servers.transports.mqtt import Message, MqttBus
@@ -42,6 +44,7 @@ from interlock_tools.clock import Clock
 log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.25
+MAX_WAITING: Final = 64  # messages whose key may be published by now
 _FILTERS: Final = (
     ("grid/v1/isv/+/loadtarget/set", 1),
     ("grid/v1/+/+/powerstate/status", 1),
@@ -74,7 +77,8 @@ class FlexClient:
         """
         self.settings = settings
         self._clock = clock
-        self._keyring = Keyring.from_file(settings.jwks_file, settings.trusted)
+        self._keys = KeySource(settings, clock)
+        self._waiting: deque[Message] = deque()
         self._replay = ReplayGuard(settings.replay_window_s)
         self._store = FlexStore(settings.feeds)
         prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
@@ -91,7 +95,7 @@ class FlexClient:
         self._accepted = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: tuple[asyncio.Task[None], ...] = ()
 
     async def __aenter__(self) -> Self:
         """Start connecting; see `wait_connected`.
@@ -100,8 +104,12 @@ class FlexClient:
             InvalidRequestError: a secret or certificate that the settings name is not there.
         """
         self._loop = asyncio.get_running_loop()
+        await self._keys.look_if_due()
         await self._bus.__aenter__()
-        self._watcher = asyncio.create_task(self._watch(), name="flex-watch")
+        self._watchers = (
+            asyncio.create_task(self._watch(), name="flex-watch"),
+            asyncio.create_task(self._watch_keys(), name="flex-keys"),
+        )
         return self
 
     async def __aexit__(
@@ -111,10 +119,10 @@ class FlexClient:
         tb: TracebackType | None,
     ) -> None:
         """Leave the bus; what was heard can still be read."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watcher
+                await watcher
         await self._bus.__aexit__(kind, error, tb)
 
     async def wait_connected(self, timeout_s: float) -> None:
@@ -195,6 +203,8 @@ class FlexClient:
             return f"the bus is disconnected: {self._bus.last_error or 'connecting'}"
         if refused := self._bus.refused_filters:
             return f"the broker refused the subscription to {', '.join(refused)}"
+        if (unknown := self._keys.why_not()) is not None:
+            return unknown
         if not self._told:
             return "since connecting, the Flex Agent has not said which targets are in force"
         return None
@@ -207,31 +217,55 @@ class FlexClient:
                 self._look()
             await asyncio.sleep(WATCH_S)  # the socket's time, whatever the injected clock says
 
+    async def _watch_keys(self) -> None:
+        while True:
+            before = len(self._waiting)  # what comes while we look may need another look
+            if await self._keys.look_if_due():
+                with self._lock:
+                    waiting, self._waiting = self._waiting, deque()
+                for place, message in enumerate(waiting):
+                    self._receive(message, looked=place < before)
+                self._tell()
+            await asyncio.sleep(WATCH_S)
+
     def _look(self) -> None:
         connected = self._bus.connected
+        if self._keys.why_not() is not None:  # what came meanwhile was refused
+            self._told = not self.settings.needs_snapshot
         if connected and not self._was_connected:
             self._told = not self.settings.needs_snapshot
         if connected != self._was_connected:
             self._was_connected = connected
             self._tell()
-        if connected and self._told and not self._bus.refused_filters:
+        if self._why_not() is None:
             self._certain_at = self._clock.now()
 
-    # --- the network thread ---
+    # --- the network thread, and the loop for what waited for a key ---
 
-    def _receive(self, message: Message) -> None:
+    def _receive(self, message: Message, looked: bool = False) -> None:
         with self._lock:
             self._look()
         try:
             self._take(message)
         except RejectedError as error:
-            self._reject(error, message)
+            if looked or error.reason is not Reason.KEY_NOT_PUBLISHED:
+                self._reject(error, message)
+            else:
+                self._wait_for_key(error, message)
         except ValidationError as error:
             self._reject(RejectedError(Reason.BAD_PAYLOAD, str(error)), message)
         except Exception as error:  # one message must never deafen us to the next
             log.exception("flex message failed", extra={"topic": message.topic[:200]})
             self._reject(RejectedError(Reason.FAILED, type(error).__name__), message)
         self._tell()
+
+    def _wait_for_key(self, error: RejectedError, message: Message) -> None:
+        """Nobody sends a target twice: it is tried again once the keys were looked at."""
+        with self._lock:
+            self._waiting.append(message)
+            oldest = self._waiting.popleft() if len(self._waiting) > MAX_WAITING else None
+        if oldest is not None:
+            self._reject(error, oldest)
 
     def _tell(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -241,11 +275,12 @@ class FlexClient:
         topic = parse_topic(message.topic)
         envelope = parse_envelope(topic, message.payload)
         self._replay.check_time(envelope.sent_at, message.received_at)
-        payload = self._keyring.verify(envelope.data, envelope.source)
+        payload = self._keys.verify(envelope.data, envelope.source)
         self._replay.take(envelope.event_id, envelope.sent_at, envelope.data, message.received_at)
         self._apply(envelope, payload, message.received_at)
         self._store.note(envelope.deviations)
-        self._accepted += 1  # in the network thread alone
+        with self._lock:
+            self._accepted += 1
 
     def _apply(self, envelope: Envelope, payload: JsonObject, at: datetime) -> None:
         match envelope.kind:

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     ALGORITHM_REFUSED = "algorithm_refused"
     NO_KID = "no_kid"
     UNKNOWN_KEY = "unknown_key"
+    KEY_NOT_PUBLISHED = "key_not_published"
+    KEYS_UNKNOWN = "keys_unknown"
     UNTRUSTED_SOURCE = "untrusted_source"
     KEY_OF_ANOTHER_SOURCE = "key_of_another_source"
     BAD_SIGNATURE = "bad_signature"
