@@ -184,7 +184,9 @@ async def open_site(
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
         if settings.flex is not None:
-            flex = await stack.enter_async_context(FlexClient(settings.flex, clock))
+            flex = await stack.enter_async_context(
+                FlexClient(settings.flex, clock, folder=settings.data_dir)
+            )
             facts.add(FlexFacts(flex, clock))
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))

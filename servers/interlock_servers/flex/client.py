@@ -5,11 +5,13 @@ It only listens: it needs no permission to publish.
 
 import asyncio
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -34,8 +36,9 @@ from interlock_servers.flex.payloads import (
     parse_load_targets,
     parse_power_state,
 )
+from interlock_servers.flex.replay_file import ReplayFile
+from interlock_servers.flex.replays import ReplayGuard
 from interlock_servers.flex.settings import FlexSettings
-from interlock_servers.flex.signatures import ReplayGuard
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
 from interlock_servers.transports.mqtt import Message, MqttBus
@@ -69,8 +72,10 @@ class Health(NamedTuple):
 class FlexClient:
     """The load targets, feed states and breaches of one site; reads never wait for the bus."""
 
-    def __init__(self, settings: FlexSettings, clock: Clock) -> None:
+    def __init__(self, settings: FlexSettings, clock: Clock, *, folder: Path | None = None) -> None:
         """Read the keys and describe the connection.
+
+        In `folder` it is kept what was taken, so that it is not taken again after a restart.
 
         Raises:
             InvalidRequestError: the keys cannot be read, or do not fit the trusted sources.
@@ -79,7 +84,8 @@ class FlexClient:
         self._clock = clock
         self._keys = KeySource(settings, clock)
         self._waiting: deque[Message] = deque()
-        self._replay = ReplayGuard(settings.replay_window_s)
+        memory = None if folder is None else ReplayFile(folder / _file_name(settings))
+        self._replay = ReplayGuard(settings.replay_window_s, memory)
         self._store = FlexStore(settings.feeds)
         prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
         self._bus = MqttBus(
@@ -101,11 +107,18 @@ class FlexClient:
         """Start connecting; see `wait_connected`.
 
         Raises:
-            InvalidRequestError: a secret or certificate that the settings name is not there.
+            InvalidRequestError: a secret or certificate that the settings name is not there; what
+                was taken is kept by another process.
         """
+        if not self._replay.recall(self._clock.now()):
+            self._store.note([Deviation.REPLAY_MEMORY_LOST])
         self._loop = asyncio.get_running_loop()
-        await self._keys.look_if_due()
-        await self._bus.__aenter__()
+        try:
+            await self._keys.look_if_due()
+            await self._bus.__aenter__()
+        except BaseException:
+            self._replay.close()
+            raise
         self._watchers = (
             asyncio.create_task(self._watch(), name="flex-watch"),
             asyncio.create_task(self._watch_keys(), name="flex-keys"),
@@ -124,6 +137,7 @@ class FlexClient:
             with suppress(asyncio.CancelledError):
                 await watcher
         await self._bus.__aexit__(kind, error, tb)
+        self._replay.close()
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return once a broker has accepted us.
@@ -276,7 +290,13 @@ class FlexClient:
         envelope = parse_envelope(topic, message.payload)
         self._replay.check_time(envelope.sent_at, message.received_at)
         payload = self._keys.verify(envelope.data, envelope.source)
-        self._replay.take(envelope.event_id, envelope.sent_at, envelope.data, message.received_at)
+        self._replay.take(
+            envelope.event_id,
+            envelope.sent_at,
+            envelope.data,
+            message.received_at,
+            dated=envelope.kind is Kind.POWER_STATE,
+        )
         self._apply(envelope, payload, message.received_at)
         self._store.note(envelope.deviations)
         with self._lock:
@@ -285,7 +305,9 @@ class FlexClient:
     def _apply(self, envelope: Envelope, payload: JsonObject, at: datetime) -> None:
         match envelope.kind:
             case Kind.LOAD_TARGET:
-                self._store.add_targets(parse_load_targets(envelope, payload, at), at)
+                targets = parse_load_targets(envelope, payload, at)
+                self._replay.check_signed(target.start for target in targets)
+                self._store.add_targets(targets, at)
             case Kind.POWER_STATE:
                 states = parse_power_state(envelope, payload, at)
                 for state in states[:1]:  # all have the one moment, which is signed
@@ -306,3 +328,9 @@ class FlexClient:
             "flex message rejected",
             extra={"reason": str(error.reason), "topic": message.topic[:200], "source": source},
         )
+
+
+def _file_name(settings: FlexSettings) -> str:
+    """A file for each connection: several may share a folder, and each hears everything."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", settings.mqtt.client_id)
+    return f"flex-replays-{plain}.log"

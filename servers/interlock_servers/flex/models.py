@@ -42,6 +42,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     IN_THE_FUTURE = "in_the_future"
     REPLAYED = "replayed"
+    MEMORY_LOST = "memory_lost"
     BAD_PAYLOAD = "bad_payload"
     BAD_FEED_TAGS = "bad_feed_tags"
     UNKNOWN_FEED = "unknown_feed"
@@ -62,6 +63,7 @@ class Deviation(StrEnum):
     OLD_ROLE_POWERAGENT = "old_role_poweragent"
     NO_CORRELATION_ID = "no_correlation_id"
     UNKNOWN_FEED = "unknown_feed"
+    REPLAY_MEMORY_LOST = "replay_memory_lost"
 
 
 class RejectedError(Exception):

@@ -1,17 +1,10 @@
-"""Who signed a payload, and whether it was seen before: JWS of two algorithms, bound to sources.
-
-The contract signs `data` and nothing else, so an old signature can be put into a new envelope; the
-signature itself is therefore remembered as well as the event id.
-"""
+"""Who signed a payload: JWS of two algorithms, each key bound to one source."""
 
 import base64
 import binascii
 import hashlib
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Final
 
 from joserfc import jws
@@ -25,8 +18,6 @@ from interlock_tools.errors import InvalidRequestError
 
 ALGORITHMS: Final = ("ES256", "RS256")
 MIN_RSA_BITS: Final = 2048
-FUTURE_TOLERANCE_S: Final = 5.0  # clocks of the grid and of ours may differ by this much
-MAX_REMEMBERED: Final = 20_000
 P256_SIGNATURE_BYTES: Final = 64
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -94,66 +85,6 @@ class Keyring:
         except (JoseError, ValueError) as error:
             raise RejectedError(Reason.BAD_SIGNATURE, "the signature does not fit") from error
         return parse_object(signed.payload, what="the signed payload")
-
-
-class ReplayGuard:
-    """Remembers what was taken, as long as its `time` would still let it in; safe between threads.
-
-    Only verified events are remembered: an unsigned one must not use up the id of a true one.
-    """
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._lock = threading.Lock()
-        self._ids: OrderedDict[str, datetime] = OrderedDict()
-        self._signatures: OrderedDict[bytes, None] = OrderedDict()
-        self._floor: datetime | None = None
-
-    def check_time(self, sent_at: datetime, now: datetime) -> None:
-        """Refuse an event that is too old to be remembered, or not yet due.
-
-        Raises:
-            RejectedError: `TOO_OLD` or `IN_THE_FUTURE`.
-        """
-        age_s = (now - sent_at).total_seconds()
-        if age_s > self._window_s:
-            raise RejectedError(
-                Reason.TOO_OLD,
-                f"its time lies {age_s:.1f} s back; {self._window_s:g} s is the most",
-            )
-        if -age_s > FUTURE_TOLERANCE_S:
-            raise RejectedError(Reason.IN_THE_FUTURE, f"its time lies {-age_s:.1f} s ahead")
-
-    def take(self, event_id: str, sent_at: datetime, compact: str, now: datetime) -> None:
-        """Let a verified event in once.
-
-        Raises:
-            RejectedError: `REPLAYED`; or `TOO_OLD`, where so many events came that ids of its time
-                had to be forgotten.
-        """
-        signature = fingerprint(compact)
-        with self._lock:
-            if event_id in self._ids:
-                raise RejectedError(Reason.REPLAYED, f"event {event_id} was taken before")
-            if signature in self._signatures:
-                raise RejectedError(
-                    Reason.REPLAYED, f"event {event_id} carries a signature that was taken before"
-                )
-            if self._floor is not None and sent_at <= self._floor:
-                raise RejectedError(Reason.TOO_OLD, "events of its time are no longer remembered")
-            self._forget(now)
-            self._ids[event_id] = sent_at
-            self._signatures[signature] = None
-
-    def _forget(self, now: datetime) -> None:
-        expired = now - timedelta(seconds=self._window_s)
-        while self._ids and next(iter(self._ids.values())) < expired:
-            self._ids.popitem(last=False)
-        if len(self._ids) >= MAX_REMEMBERED:
-            _, sent_at = self._ids.popitem(last=False)
-            self._floor = sent_at if self._floor is None else max(self._floor, sent_at)
-        if len(self._signatures) >= MAX_REMEMBERED:
-            self._signatures.popitem(last=False)
 
 
 def fingerprint(compact: str) -> bytes:

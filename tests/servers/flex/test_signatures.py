@@ -2,9 +2,7 @@
 
 import base64
 import json
-import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,13 +13,12 @@ from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.signatures import (
     P256_ORDER,
     Keyring,
-    ReplayGuard,
     fingerprint,
 )
 from interlock_servers.flex.twin import TwinKey, jwks, make_key
 from interlock_servers.flex.twin_wire import forge, sign
 from interlock_tools.errors import InvalidRequestError
-from tests.servers.flex.conftest import AGENT, ISV, OTHER_ISV, START, MakeSettings
+from tests.servers.flex.conftest import AGENT, ISV, OTHER_ISV, MakeSettings
 
 PAYLOAD = b'{"targets": []}'
 Spoil = Callable[[TwinKey, TwinKey], str]
@@ -164,23 +161,6 @@ def test_keys_that_are_not_fit_to_verify_with_are_refused_with_all_others(
             public_keys(nonsense, "of a test")
 
 
-def test_an_event_is_taken_once(isv_key: TwinKey) -> None:
-    """By its id, and by its signature in a new envelope, which nobody signed."""
-    guard = ReplayGuard(300.0)
-    event_id, compact = str(uuid.uuid4()), sign(PAYLOAD, isv_key)
-    guard.take(event_id, START, compact, START)
-    for again, signature in (
-        (event_id, compact),
-        (event_id, sign(PAYLOAD, isv_key)),
-        (str(uuid.uuid4()), compact),
-        (str(uuid.uuid4()), respelt(compact)),
-    ):
-        with pytest.raises(RejectedError) as caught:
-            guard.take(again, START, signature, START)
-        assert caught.value.reason is Reason.REPLAYED
-    guard.take(str(uuid.uuid4()), START, sign(PAYLOAD, isv_key), START)
-
-
 def test_a_respelt_signature_verifies_and_is_still_the_same(
     keyring: Keyring, isv_key: TwinKey
 ) -> None:
@@ -197,34 +177,6 @@ def respelt(compact: str) -> str:
     raw = base64.urlsafe_b64decode(encoded + "==")
     twin = raw[:32] + (P256_ORDER - int.from_bytes(raw[32:])).to_bytes(32)
     return f"{signed}.{base64.urlsafe_b64encode(twin).rstrip(b'=').decode()}"
-
-
-@pytest.mark.parametrize(
-    ("age_s", "reason"), [(301.0, Reason.TOO_OLD), (-6.0, Reason.IN_THE_FUTURE)]
-)
-def test_an_event_of_another_time_is_refused(age_s: float, reason: Reason) -> None:
-    """Older than it would be remembered, or not yet due."""
-    guard = ReplayGuard(300.0)
-    guard.check_time(START - timedelta(seconds=299), START)
-    guard.check_time(START + timedelta(seconds=4), START)
-    with pytest.raises(RejectedError) as caught:
-        guard.check_time(START - timedelta(seconds=age_s), START)
-    assert caught.value.reason is reason
-
-
-def test_a_flood_makes_the_guard_stricter_never_forgetful(
-    isv_key: TwinKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where an id had to be forgotten, everything as old as it is refused."""
-    monkeypatch.setattr("interlock_servers.flex.signatures.MAX_REMEMBERED", 3)
-    guard = ReplayGuard(300.0)
-    events = [(str(uuid.uuid4()), START + timedelta(seconds=n)) for n in range(5)]
-    for event_id, sent_at in events:
-        guard.take(event_id, sent_at, sign(PAYLOAD, isv_key), START)
-    for event_id, sent_at in events:
-        with pytest.raises(RejectedError) as caught:
-            guard.take(event_id, sent_at, sign(PAYLOAD, isv_key), START)
-        assert caught.value.reason in {Reason.REPLAYED, Reason.TOO_OLD}
 
 
 def test_settings_name_sources_and_feeds_that_can_be(
