@@ -38,6 +38,7 @@ from interlock_servers.flex.payloads import (
 )
 from interlock_servers.flex.replay_file import ReplayFile
 from interlock_servers.flex.replays import ReplayGuard
+from interlock_servers.flex.schedule import Schedule, grid_schedule
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
@@ -168,13 +169,30 @@ class FlexClient:
         """The targets that begin after `moment`, in that order."""
         return self._store.upcoming(moment)
 
-    def is_open(self, correlation_id: str, moment: datetime) -> bool:
-        """Whether a request of the grid is in force at `moment`, or announced for later."""
-        return self._store.is_open(correlation_id, moment)
+    def targets(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """Every target that holds at `moment` or later, replaced ones too."""
+        return self._store.targets(moment)
+
+    def open_targets(self, correlation_id: str, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets of a request that are in force at `moment`, or announced for later."""
+        return self._store.open_targets(correlation_id, moment)
 
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`; only as good as `health` says."""
         return self._store.site_limit(moment)
+
+    def schedule(self, moment: datetime) -> Schedule:
+        """The site's limit over time from `moment` on; only as good as `health` says."""
+        states = self._store.feed_states()
+        whole = states.keys() == set(self.settings.feeds)
+        return grid_schedule(
+            self._store.targets(moment),
+            feeds=self.settings.feeds,
+            now=moment,
+            ramp=self.settings.ramp,
+            draw_w=sum(s.calculated_load_w for s in states.values()) if whole else None,
+            notice_s=self.settings.notice_s,
+        )
 
     def feed_states(self) -> dict[str, FeedState]:
         """The agent's last word on each feed; calculated, not metered, and as old as it says."""

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from interlock_servers.flex.schedule import Ramp
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_servers.transports.rest import encrypted_url
 
@@ -34,6 +35,8 @@ class FlexSettings(BaseModel):
             count too, those of other clusters do not.
         needs_snapshot: after connecting, what is in force counts as known only once the Flex Agent
             has published its state; without it a limit sent while we were away is missed.
+        ramp: how fast the site moves; without it the schedule has no ramps.
+        notice_s: the notice that the site was promised; a target with less is remarked upon.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +54,8 @@ class FlexSettings(BaseModel):
     feeds: tuple[str, ...] = Field(min_length=1)
     cpc_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     needs_snapshot: bool = True
+    ramp: Ramp | None = None
+    notice_s: float = Field(default=0.0, ge=0.0)
 
     @field_validator("trusted")
     @classmethod
