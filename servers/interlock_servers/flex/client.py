@@ -1,6 +1,6 @@
-"""DSX Flex as heard on the bus: what is verified goes to the store, what is not is counted.
+"""What the grid says: DSX Flex on the bus, and the other signals that the settings name.
 
-It only listens: it needs no permission to publish.
+On the bus it only listens: what is verified goes to the store, what is not is counted.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
@@ -30,6 +30,7 @@ from interlock_servers.flex.models import (
     RejectedError,
     SiteLimit,
 )
+from interlock_servers.flex.openadr.client import OpenAdrClient
 from interlock_servers.flex.payloads import (
     parse_breach,
     parse_enforcement,
@@ -40,6 +41,7 @@ from interlock_servers.flex.replay_file import ReplayFile
 from interlock_servers.flex.replays import ReplayGuard
 from interlock_servers.flex.schedule import Schedule, grid_schedule
 from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.signals import GridSignal, Health
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
 from interlock_servers.transports.mqtt import Message, MqttBus
@@ -55,19 +57,6 @@ _FILTERS: Final = (
     ("grid/v1/+/+/powerbreach", 2),
     ("grid/v1/infra/+/powerbreach/enforcement", 2),
 )
-
-
-class Health(NamedTuple):
-    """The state of our hearing.
-
-    `certain_at` is the last moment at which we knew what was in force; it is now while all is
-    well, and None before the first word. `why_not` says what is amiss.
-    """
-
-    connected: bool
-    broker: str | None
-    certain_at: datetime | None
-    why_not: str | None
 
 
 class FlexClient:
@@ -87,7 +76,11 @@ class FlexClient:
         self._waiting: deque[Message] = deque()
         memory = None if folder is None else ReplayFile(folder / _file_name(settings))
         self._replay = ReplayGuard(settings.replay_window_s, memory)
-        self._store = FlexStore(settings.feeds)
+        self.openadr = None
+        if settings.openadr is not None:
+            self.openadr = OpenAdrClient(settings.openadr, clock, self._refuse)
+        self._signals: tuple[GridSignal, ...] = () if self.openadr is None else (self.openadr,)
+        self._store = FlexStore(settings.feeds, self._of_signals)
         prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
         self._bus = MqttBus(
             settings.mqtt,
@@ -103,6 +96,7 @@ class FlexClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._watchers: tuple[asyncio.Task[None], ...] = ()
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Start connecting; see `wait_connected`.
@@ -114,12 +108,13 @@ class FlexClient:
         if not self._replay.recall(self._clock.now()):
             self._store.note([Deviation.REPLAY_MEMORY_LOST])
         self._loop = asyncio.get_running_loop()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.callback(self._replay.close)
             await self._keys.look_if_due()
-            await self._bus.__aenter__()
-        except BaseException:
-            self._replay.close()
-            raise
+            await stack.enter_async_context(self._bus)
+            for signal in self._signals:
+                await stack.enter_async_context(signal)
+            self._opened = stack.pop_all()
         self._watchers = (
             asyncio.create_task(self._watch(), name="flex-watch"),
             asyncio.create_task(self._watch_keys(), name="flex-keys"),
@@ -137,8 +132,7 @@ class FlexClient:
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher
-        await self._bus.__aexit__(kind, error, tb)
-        self._replay.close()
+        await self._opened.__aexit__(kind, error, tb)
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return once a broker has accepted us.
@@ -239,7 +233,15 @@ class FlexClient:
             return unknown
         if not self._told:
             return "since connecting, the Flex Agent has not said which targets are in force"
-        return None
+        return next((w for s in self._signals if (w := s.health().why_not) is not None), None)
+
+    def _of_signals(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        return tuple(target for signal in self._signals for target in signal.targets(moment))
+
+    def _refuse(
+        self, error: RejectedError, where: str, source: str | None, name: str | None, at: datetime
+    ) -> None:
+        self._store.reject(error, where, source, name, at)
 
     # --- the connection, watched from both threads ---
 

@@ -52,6 +52,9 @@ class Reason(StrEnum):
     POWER_NOT_POSITIVE = "power_not_positive"
     POWER_NEGATIVE = "power_negative"
     UNKNOWN_UNIT = "unknown_unit"
+    ALERT_FOR_PEOPLE = "alert_for_people"
+    NOT_A_LIMIT = "not_a_limit"
+    SIMPLE_LEVEL_UNMAPPED = "simple_level_unmapped"
     STORE_FULL = "store_full"
     FAILED = "failed"
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from interlock_servers.flex.openadr.settings import OpenAdrSettings
 from interlock_servers.flex.schedule import Ramp
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_servers.transports.rest import encrypted_url
@@ -36,6 +37,7 @@ class FlexSettings(BaseModel):
         needs_snapshot: after connecting, what is in force counts as known only once the Flex Agent
             has published its state; without it a limit sent while we were away is missed.
         ramp: how fast the site moves; without it the schedule has no ramps.
+        openadr: a utility's VTN, where there is one.
         notice_s: the notice that the site was promised; a target with less is remarked upon.
     """
 
@@ -55,6 +57,7 @@ class FlexSettings(BaseModel):
     cpc_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     needs_snapshot: bool = True
     ramp: Ramp | None = None
+    openadr: OpenAdrSettings | None = None
     notice_s: float = Field(default=0.0, ge=0.0)
 
     @field_validator("trusted")
