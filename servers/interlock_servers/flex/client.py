@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from interlock_servers.flex.payloads import (
     parse_load_targets,
     parse_power_state,
 )
+from interlock_servers.flex.recorded import FILE_NAME, TargetRecord
 from interlock_servers.flex.replay_file import ReplayFile
 from interlock_servers.flex.replays import ReplayGuard
 from interlock_servers.flex.schedule import Schedule, grid_schedule
@@ -65,7 +66,8 @@ class FlexClient:
     def __init__(self, settings: FlexSettings, clock: Clock, *, folder: Path | None = None) -> None:
         """Read the keys and describe the connection.
 
-        In `folder` it is kept what was taken, so that it is not taken again after a restart.
+        In `folder` it is kept what was taken: so that it is not taken again after a restart, and
+        the targets for the settlement of an event.
 
         Raises:
             InvalidRequestError: the keys cannot be read, or do not fit the trusted sources.
@@ -76,9 +78,10 @@ class FlexClient:
         self._waiting: deque[Message] = deque()
         memory = None if folder is None else ReplayFile(folder / _file_name(settings))
         self._replay = ReplayGuard(settings.replay_window_s, memory)
+        self._record = None if folder is None else TargetRecord(folder / FILE_NAME)
         self.openadr = None
         if settings.openadr is not None:
-            self.openadr = OpenAdrClient(settings.openadr, clock, self._refuse)
+            self.openadr = OpenAdrClient(settings.openadr, clock, self._refuse, self._write_down)
         self._signals: tuple[GridSignal, ...] = () if self.openadr is None else (self.openadr,)
         self._store = FlexStore(settings.feeds, self._of_signals)
         prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
@@ -238,6 +241,10 @@ class FlexClient:
     def _of_signals(self, moment: datetime) -> tuple[LoadTarget, ...]:
         return tuple(target for signal in self._signals for target in signal.targets(moment))
 
+    def _write_down(self, targets: Iterable[LoadTarget]) -> None:
+        if self._record is not None:
+            self._record.add(targets)
+
     def _refuse(
         self, error: RejectedError, where: str, source: str | None, name: str | None, at: datetime
     ) -> None:
@@ -328,6 +335,7 @@ class FlexClient:
                 targets = parse_load_targets(envelope, payload, at)
                 self._replay.check_signed(target.start for target in targets)
                 self._store.add_targets(targets, at)
+                self._write_down(targets)
             case Kind.POWER_STATE:
                 states = parse_power_state(envelope, payload, at)
                 for state in states[:1]:  # all have the one moment, which is signed

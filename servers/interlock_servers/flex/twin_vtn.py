@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from interlock_servers.flex.twin_vtn_schema import Json, Version, what_is_wrong
-from interlock_servers.serving import EmbeddedServer
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.clock import Clock
 
 MAX_PAGE: Final = 50

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from interlock_servers.flex.twin import TwinKey, jwks
-from interlock_servers.serving import EmbeddedServer
+from interlock_servers.transports.embedded import EmbeddedServer
 
 
 @dataclass

@@ -40,6 +40,7 @@ PAGE: Final = 50  # the most that a VTN gives at once
 MAX_PAGES: Final = 40
 RENEW_BEFORE_S: Final = 60.0
 
+Take = Callable[[Iterable[LoadTarget]], None]
 Refuse = Callable[[RejectedError, str, str | None, str | None, datetime], None]
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,21 @@ class _Known(NamedTuple):
 class OpenAdrClient:
     """The events of some programs of one VTN; reads never wait for it."""
 
-    def __init__(self, settings: OpenAdrSettings, clock: Clock, refuse: Refuse) -> None:
-        """Describe the VTN; `refuse` is told of every event that cannot be followed, once."""
+    def __init__(
+        self, settings: OpenAdrSettings, clock: Clock, refuse: Refuse, take: Take = lambda new: None
+    ) -> None:
+        """Describe the VTN.
+
+        Args:
+            settings: where it is, and what its words mean.
+            clock: of polls and ages.
+            refuse: is told of every version of an event that cannot be followed, once.
+            take: is given the targets of every other version, once.
+        """
         self.settings = settings
         self._clock = clock
         self._refuse = refuse
+        self._take = take
         self._rest = RestClient(settings.vtn_url, component=COMPONENT, ca_file=settings.ca_file)
         self._host = urlsplit(settings.vtn_url).hostname or ""
         self._token: Token | None = None
@@ -205,6 +216,9 @@ class OpenAdrClient:
             if not same:
                 self._refuse(_named(error), "openadr/events", source, name, now)
             asked = had.asked if had is not None else None  # an update that makes no sense
+        else:
+            if asked is not None and not same:
+                self._take(asked.targets)
         return _Known(text, program_id, seen_at, event, asked)
 
     async def _all(self, path: str) -> list[JsonObject]:
