@@ -159,11 +159,11 @@ async def test_a_publisher_that_never_answers_is_left(
     isv_key: TwinKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look ends, and what was known stays."""
-    monkeypatch.setattr(keys_module, "FETCH_TIMEOUT_S", 0.2)
     clock = ManualClock(START)
     async with publishing([isv_key]) as publisher:
         source = KeySource(of(jwks_url=publisher.where), clock)
         await source.look_if_due()
+        monkeypatch.setattr(keys_module, "FETCH_TIMEOUT_S", 0.2)
         publisher.hangs = True
         clock.advance(3600.0)
         with anyio.fail_after(PATIENCE_S):

@@ -13,6 +13,7 @@ from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.models import Reason, RejectedError
 from interlock_servers.flex.openadr.client import OpenAdrClient
 from interlock_servers.flex.openadr.settings import OpenAdrSettings, VtnLogin
+from interlock_servers.flex.recorded import FILE_NAME, recorded_targets
 from interlock_servers.flex.signals import GridSignal
 from interlock_servers.flex.twin import GridIsvTwin, TwinKey
 from interlock_servers.flex.twin_vtn import CLIENT_ID, CLIENT_SECRET, VtnFault, VtnTwin
@@ -302,7 +303,7 @@ async def test_the_bus_and_the_vtn_are_one_limit_and_each_is_a_signal(
         ours = settings(broker).model_copy(
             update={"openadr": grid.settings, "needs_snapshot": False}
         )
-        client = FlexClient(ours, clock)
+        client = FlexClient(ours, clock, folder=tmp_path)
         async with client, GridIsvTwin(broker, isv_key, clock) as isv:
             assert client.openadr is not None
             signals: list[GridSignal] = [client, client.openadr]
@@ -323,3 +324,5 @@ async def test_the_bus_and_the_vtn_are_one_limit_and_each_is_a_signal(
             vtn.faults = set()
             await client.openadr.look()
             assert Reason.UNKNOWN_UNIT in client.rejected()
+        written = [target.limit_w for target in recorded_targets(tmp_path / FILE_NAME)]
+        assert sorted(watts for watts in written if watts) == [7_000.0, 9_000.0]

@@ -12,6 +12,7 @@ import pytest
 from interlock_servers.flex import replay_file
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.models import Deviation, Reason, RejectedError
+from interlock_servers.flex.recorded import FILE_NAME, recorded_targets
 from interlock_servers.flex.replay_file import ReplayFile
 from interlock_servers.flex.replays import ReplayGuard
 from interlock_servers.flex.twin import GridIsvTwin, TwinKey
@@ -217,6 +218,8 @@ async def test_a_client_that_starts_again_refuses_a_recorded_target_in_a_fresh_e
                 await client.wait_until(lambda: client.accepted == 1)
             with pytest.raises(InvalidRequestError, match="another process"):
                 await FlexClient(ours, clock, folder=tmp_path).__aenter__()
+            in_force = client.targets_in_force(START)["main-a"]
+        assert recorded_targets(tmp_path / FILE_NAME) == (in_force,)
         clock.advance(86_400.0)
         async with FlexClient(ours, clock, folder=tmp_path) as client:
             await client.wait_connected(PATIENCE_S)
