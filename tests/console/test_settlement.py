@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from interlock_console.settings import load
 from interlock_servers.flex.recorded import FILE_NAME, TargetRecord
 from interlock_servers.flex.twin_vtn import CLIENT_ID, CLIENT_SECRET, VtnTwin
 from interlock_tools.clock import SystemClock
@@ -143,3 +144,15 @@ def test_it_is_sent_to_the_vtn_when_a_person_says_so_and_not_twice(site: Path) -
         assert twin.wrong == []
         (report,) = twin.reports
         assert report["resources"][0]["resourceName"] == "lab"
+
+
+def test_the_settings_of_the_how_to_are_settings(tmp_path: Path) -> None:
+    """Whoever copies them starts."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "openadr.md").read_text("utf-8")
+    block = page.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "interlock.toml").write_text(SITE.format(folder=tmp_path) + block, "utf-8")
+    flex = load(tmp_path / "interlock.toml").flex
+    assert flex is not None
+    assert flex.openadr is not None
+    assert flex.openadr.simple_levels_w == {1: 9e6, 2: 6e6}
+    assert flex.ramp is not None
