@@ -261,7 +261,12 @@ class FlexClient:
     async def _watch_keys(self) -> None:
         while True:
             before = len(self._waiting)  # what comes while we look may need another look
-            if await self._keys.look_if_due():
+            try:
+                looked = await self._keys.look_if_due()
+            except Exception:  # whatever a publisher says, we look again
+                log.exception("the signers' keys could not be understood")
+                looked = False
+            if looked:
                 with self._lock:
                     waiting, self._waiting = self._waiting, deque()
                 for place, message in enumerate(waiting):

@@ -7,9 +7,11 @@ the stricter counts: neither may lift what the other has set.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from interlock_servers.flex.models import LoadTarget
+
+BUS: Final = "//grid/v1/"  # how every source on it begins, and no other signal's
 
 
 class Held(NamedTuple):
@@ -38,7 +40,8 @@ def of_each_source(
 ) -> tuple[LoadTarget, ...]:
     """Per source the target that holds for `feed`; in `ranked` the one that wins stands later.
 
-    What the agent's state told of was some source's; it stands in for any, and gives way to any.
+    What the agent's state told of was some ISV's: it stands in for any on the bus, and gives way
+    to any there.
     """
     found: list[LoadTarget] = []
     for target in reversed(ranked):
@@ -51,7 +54,10 @@ def of_each_source(
 
 def supersedes(later: LoadTarget, earlier: LoadTarget) -> bool:
     """Whether a target that ranks later takes the place of an earlier one where both hold."""
-    return later.source == earlier.source or later.from_snapshot or earlier.from_snapshot
+    if later.source == earlier.source:
+        return True
+    on_the_bus = all(target.source.startswith(BUS) for target in (later, earlier))
+    return on_the_bus and (later.from_snapshot or earlier.from_snapshot)
 
 
 def strictest(targets: Iterable[LoadTarget]) -> LoadTarget | None:

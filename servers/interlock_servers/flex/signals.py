@@ -1,7 +1,8 @@
 """The port for whatever else speaks for the grid, besides DSX Flex on the bus.
 
 IEEE 2030.5, a utility's own interface: what tells load targets and how far it is to be believed is
-a signal. Targets of two signals that contradict each other both hold, so the stricter counts.
+a signal. Targets of two signals that contradict each other both hold, so the stricter counts; what
+tells them apart is the `source` of a target, and `//grid/v1/` is the bus's alone.
 """
 
 from datetime import datetime

@@ -216,6 +216,24 @@ def test_a_missed_target_is_learned_from_the_agents_state() -> None:
     assert store.targets_in_force(START) == {A: heard, B: heard}
 
 
+def test_what_is_not_of_the_bus_takes_no_missed_targets_place() -> None:
+    """The agent's state stands in for an ISV that we missed; another signal is no such ISV."""
+    missed = FeedTarget(
+        active=True,
+        limit_w=5_000.0,
+        start=START,
+        end=None,
+        best_effort=False,
+        correlation_id=str(uuid.uuid4()),
+    )
+    utility = target(9_000.0, source="//openadr/vtn.example.com/program-1/event-1", sent_at=at(2))
+    store = FlexStore(FEEDS, lambda moment: (utility,))
+    store.take_snapshot([state(A, missed), state(B, missed)], START)
+    assert store.site_limit(at(3)).limit_w == 5_000.0
+    store.add_targets([target(None, sent_at=at(4))], at(4))
+    assert store.site_limit(at(5)).limit_w == 9_000.0
+
+
 def test_a_target_that_we_know_is_not_learned_again() -> None:
     """The agent may still list what a newer message has already replaced."""
     old = target(9_000.0, A)
