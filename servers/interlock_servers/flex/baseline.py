@@ -1,10 +1,10 @@
 """What the site would have drawn: the average of past days like it, moved to fit the day itself.
 
-A program's own contract says which method counts. The two here follow what is public of the ones
-that many programs use: the high 4 of 5 of PJM's economic load response (Manual 11, section 10.4)
-with its symmetric additive adjustment, and the 10 of 10 of CAISO (tariff section 4.13.4) with its
-same-day adjustment of at most 20 %. Neither PJM's rule of low-usage days nor anybody's weather is
-in them.
+A program's own contract says which method counts, and its text does, not this. The two here follow
+what is commonly said of two that many programs use: PJM's high 4 of 5 for economic load response
+(Manual 11) with a symmetric additive adjustment, and CAISO's 10 of 10 for proxy demand resources
+with a same-day adjustment of at most 20 % (its Baseline Accuracy Work Group, 2017). Neither was
+held against the tariff's text. Left out: PJM's rule of low-usage days, weather, line losses.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
