@@ -64,7 +64,9 @@ def _settled(settings: InterlockSettings, wanted: Wanted) -> Settlement:
     try:
         zone = ZoneInfo(wanted.zone)
     except (ZoneInfoNotFoundError, ValueError):
-        raise InvalidRequestError(f"{wanted.zone!r} is no time zone such as Europe/Oslo") from None
+        raise InvalidRequestError(
+            f"{wanted.zone!r} is no time zone such as Europe/Oslo, or this machine has no tzdata"
+        ) from None
     try:
         text = wanted.meter.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
