@@ -17,6 +17,7 @@ from interlock_console.entry import (
     run,
     settings_in,
 )
+from interlock_console.settlement import settlement
 from interlock_console.telemetry import telemetry
 from interlock_servers.surface.toolsets import Narrow, named_in
 from interlock_servers.transports.broker import Kind
@@ -34,6 +35,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(policy.app, name="policy")
 authority.add_to(app)
 federation.add_to(app)
+app.command()(settlement)
 
 Toolsets = Annotated[
     str | None, typer.Option("--toolsets", help="only these components, such as maxlps,flex")

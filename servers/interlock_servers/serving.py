@@ -1,12 +1,11 @@
 """Serving a site: over streamable HTTP in one process, or over stdio."""
 
 import socket
-from collections.abc import AsyncIterator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
-import uvicorn
 
 from interlock_servers.app import build_app
 from interlock_servers.entrance import EntranceSettings
@@ -24,6 +23,7 @@ from interlock_servers.site import Site, SiteSettings, open_site
 from interlock_servers.surface.limits import web_server
 from interlock_servers.surface.together import alone, together
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.clock import Clock, SystemClock
 from interlock_tools.errors import InvalidRequestError, UnavailableError
 from interlock_tools.identity import Principal, PrincipalKind
@@ -133,24 +133,6 @@ def _authority(
         return None, way_in.authorization.issuer, verifier
     issuer = LocalIssuer(base_url, SystemClock())
     return issuer, base_url, TokenVerifier(issuer.key_set(), base_url, SystemClock())
-
-
-class EmbeddedServer(uvicorn.Server):
-    """A web server inside our event loop: it says when it listens, and leaves signals to us."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = anyio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
-        await super().startup(sockets)
-        self.ready.set()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Capture none."""
-        yield
 
 
 async def serve_stdio(

@@ -191,7 +191,9 @@ async def open_site(
                 asks = requesting(exchange, requests, authority.store, clock)
                 facts.add(asks.facts)
         if settings.flex is not None:
-            flex = await stack.enter_async_context(FlexClient(settings.flex, clock))
+            flex = await stack.enter_async_context(
+                FlexClient(settings.flex, clock, folder=settings.data_dir)
+            )
             facts.add(FlexFacts(flex, clock))
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))

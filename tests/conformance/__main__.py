@@ -23,7 +23,8 @@ from rich.table import Table
 
 from interlock_console.running import twin_site
 from interlock_evals.factory import running_factory
-from interlock_servers.serving import EmbeddedServer, agent_principal, serve_http
+from interlock_servers.serving import agent_principal, serve_http
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.clock import ScaledClock
 from tests.conformance.fixture_server import fixture_app
 from tests.conformance.suite import LEGACY, MODERN, Row, Tools, inspect, run_suite

@@ -17,7 +17,7 @@ from interlock_evals.chaos.bus.grid import GridRun
 from interlock_evals.chaos.bus.points import PointRun
 from interlock_servers.exchange import catalogue, columns, models, points, slot, store
 from interlock_servers.exchange.client import ExchangeClient
-from interlock_servers.flex import signatures
+from interlock_servers.flex import replays, signatures
 from interlock_servers.transports.mqtt import Message
 
 SEED = 2026
@@ -207,7 +207,7 @@ def _any_signature(patch: Patch) -> None:
 
 
 def _any_replay(patch: Patch) -> None:
-    patch.setattr(signatures.ReplayGuard, "take", lambda *_: None)
+    patch.setattr(replays.ReplayGuard, "take", lambda *_: None)
 
 
 def _twins_are_two(patch: Patch) -> None:
@@ -215,7 +215,7 @@ def _twins_are_two(patch: Patch) -> None:
 
 
 def _any_moment(patch: Patch) -> None:
-    patch.setattr(signatures.ReplayGuard, "check_time", lambda *_: None)
+    patch.setattr(replays.ReplayGuard, "check_time", lambda *_: None)
 
 
 GRID_RULES = (_any_signature, _any_replay, _twins_are_two, _any_moment)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interlock_evals.svg import Picture, as_svg
 from interlock_evals.twin import CHECKS, Check, Data, data_from_environment
 from interlock_evals.twin.row import CLOCKS, Row, power_left, run
 from interlock_plant.arrays import Floats
 from interlock_tools.errors import InvalidRequestError
+from interlock_tools.svg import Picture, as_svg
 
 SHORT = [check for check in CHECKS if not check.is_long]
 

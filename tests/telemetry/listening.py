@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from interlock_servers.serving import EmbeddedServer
+from interlock_servers.transports.embedded import EmbeddedServer
 
 PATIENCE_S = 20.0
 

@@ -30,8 +30,9 @@ from interlock_servers.app import LOOPBACK, build_app
 from interlock_servers.identity import LocalIssuer, TokenVerifier, caller_by_token, local_caller
 from interlock_servers.offer import Face
 from interlock_servers.page import Page
-from interlock_servers.serving import EmbeddedServer, agent_principal
+from interlock_servers.serving import agent_principal
 from interlock_servers.surface.limits import HttpLimits, web_server
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.clock import SystemClock
 
 HOST = "127.0.0.1"

@@ -9,8 +9,8 @@ from rich.table import Table
 from interlock_evals.day.report import by_minute, clock
 from interlock_evals.day.run import RULE_OF_PEOPLE, Day
 from interlock_evals.reports import Promise, Report
-from interlock_evals.svg import Picture, as_svg
 from interlock_plant.arrays import Floats
+from interlock_tools.svg import Picture, as_svg
 
 WINDOWS: Final = 24
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from interlock_evals.reports import FOLDER, Figure, Promise, Report
-from interlock_evals.svg import as_svg
 from interlock_evals.twin import CHECKS, Check, Data, Finding, data_from_environment
 from interlock_evals.twin.check import VARIABLE
+from interlock_tools.svg import as_svg
 
 PIPED_WIDTH = 150  # where there is no terminal to ask
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from interlock_evals.svg import Picture
 from interlock_tools.errors import InvalidRequestError
+from interlock_tools.svg import Picture
 
 VARIABLE = "INTERLOCK_DATA"
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interlock_evals.svg import Picture
 from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import Channel, GridEvent, Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_plant.parameters import WORK
 from interlock_tools.power_curve import FLOOR_RATIO, cap_for
+from interlock_tools.svg import Picture
 
 NODES = 32
 FLOOR = 0.95

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from interlock_evals.svg import Picture
 from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import (
     Job,
@@ -24,6 +23,7 @@ from interlock_plant.parameters import (
     H100_IMMERSION_HOST,
     H200_HOST,
 )
+from interlock_tools.svg import Picture
 
 GPT3_S = 3414  # as long as the trace
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from interlock_evals.svg import Picture
 from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_plant.arrays import Floats
@@ -20,6 +19,7 @@ from interlock_plant.parameters import (
 from interlock_plant.power import burst_peak_w, relative_work, relax
 from interlock_plant.thermal import core_rise
 from interlock_tools.power_curve import DECODE, TRAINING, throughput
+from interlock_tools.svg import Picture
 
 LLM = {"llama2-70b", "mixtral-8x7b", "gptj"}
 

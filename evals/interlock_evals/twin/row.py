@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interlock_evals.svg import Picture
 from interlock_evals.twin.check import START, Check, Data, Finding
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site, parse_trace
 from interlock_plant.arrays import Floats
 from interlock_plant.load import trace_load
 from interlock_plant.parameters import WORK
 from interlock_tools.power_curve import DECODE
+from interlock_tools.svg import Picture
 
 SERVERS, BASE_SERVERS = 52, 40
 DAYS = 42

@@ -25,10 +25,10 @@ from mcp.types import (
     ToolListChangedNotification,
 )
 
-from interlock_servers.federation.bounded_http import BoundedTransport
 from interlock_servers.federation.models import MAX_TOOLS, ToolList
 from interlock_servers.federation.settings import FederatedSettings
 from interlock_servers.plant_text import plant_text
+from interlock_servers.transports.bounded_http import BoundedTransport
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError, FactoryError, UnavailableError
 

@@ -1,20 +1,24 @@
-"""DSX Flex as heard on the bus: what is verified goes to the store, what is not is counted.
+"""What the grid says: DSX Flex on the bus, and the other signals that the settings name.
 
-It only listens: it needs no permission to publish.
+On the bus it only listens: what is verified goes to the store, what is not is counted.
 """
 
 import asyncio
 import logging
+import re
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
 from interlock_servers.flex.envelope import Envelope, Kind, parse_envelope, parse_topic, peek
+from interlock_servers.flex.keys import KeySource
 from interlock_servers.flex.models import (
     Deviation,
     Enforcement,
@@ -26,14 +30,19 @@ from interlock_servers.flex.models import (
     RejectedError,
     SiteLimit,
 )
+from interlock_servers.flex.openadr.client import OpenAdrClient
 from interlock_servers.flex.payloads import (
     parse_breach,
     parse_enforcement,
     parse_load_targets,
     parse_power_state,
 )
+from interlock_servers.flex.recorded import FILE_NAME, TargetRecord
+from interlock_servers.flex.replay_file import ReplayFile
+from interlock_servers.flex.replays import ReplayGuard
+from interlock_servers.flex.schedule import Schedule, grid_schedule
 from interlock_servers.flex.settings import FlexSettings
-from interlock_servers.flex.signatures import Keyring, ReplayGuard
+from interlock_servers.flex.signals import GridSignal, Health
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
 from interlock_servers.transports.mqtt import Message, MqttBus
@@ -42,6 +51,7 @@ from interlock_tools.clock import Clock
 log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.25
+MAX_WAITING: Final = 64  # messages whose key may be published by now
 _FILTERS: Final = (
     ("grid/v1/isv/+/loadtarget/set", 1),
     ("grid/v1/+/+/powerstate/status", 1),
@@ -50,33 +60,30 @@ _FILTERS: Final = (
 )
 
 
-class Health(NamedTuple):
-    """The state of our hearing.
-
-    `certain_at` is the last moment at which we knew what was in force; it is now while all is
-    well, and None before the first word. `why_not` says what is amiss.
-    """
-
-    connected: bool
-    broker: str | None
-    certain_at: datetime | None
-    why_not: str | None
-
-
 class FlexClient:
     """The load targets, feed states and breaches of one site; reads never wait for the bus."""
 
-    def __init__(self, settings: FlexSettings, clock: Clock) -> None:
+    def __init__(self, settings: FlexSettings, clock: Clock, *, folder: Path | None = None) -> None:
         """Read the keys and describe the connection.
+
+        In `folder` it is kept what was taken: so that it is not taken again after a restart, and
+        the targets for the settlement of an event.
 
         Raises:
             InvalidRequestError: the keys cannot be read, or do not fit the trusted sources.
         """
         self.settings = settings
         self._clock = clock
-        self._keyring = Keyring.from_file(settings.jwks_file, settings.trusted)
-        self._replay = ReplayGuard(settings.replay_window_s)
-        self._store = FlexStore(settings.feeds)
+        self._keys = KeySource(settings, clock)
+        self._waiting: deque[Message] = deque()
+        memory = None if folder is None else ReplayFile(folder / _file_name(settings))
+        self._replay = ReplayGuard(settings.replay_window_s, memory)
+        self._record = None if folder is None else TargetRecord(folder / FILE_NAME)
+        self.openadr = None
+        if settings.openadr is not None:
+            self.openadr = OpenAdrClient(settings.openadr, clock, self._refuse, self._write_down)
+        self._signals: tuple[GridSignal, ...] = () if self.openadr is None else (self.openadr,)
+        self._store = FlexStore(settings.feeds, self._of_signals)
         prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
         self._bus = MqttBus(
             settings.mqtt,
@@ -91,17 +98,30 @@ class FlexClient:
         self._accepted = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: tuple[asyncio.Task[None], ...] = ()
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Start connecting; see `wait_connected`.
 
         Raises:
-            InvalidRequestError: a secret or certificate that the settings name is not there.
+            InvalidRequestError: a secret or certificate that the settings name is not there; what
+                was taken is kept by another process.
         """
+        if not self._replay.recall(self._clock.now()):
+            self._store.note([Deviation.REPLAY_MEMORY_LOST])
         self._loop = asyncio.get_running_loop()
-        await self._bus.__aenter__()
-        self._watcher = asyncio.create_task(self._watch(), name="flex-watch")
+        async with AsyncExitStack() as stack:
+            stack.callback(self._replay.close)
+            await self._keys.look_if_due()
+            await stack.enter_async_context(self._bus)
+            for signal in self._signals:
+                await stack.enter_async_context(signal)
+            self._opened = stack.pop_all()
+        self._watchers = (
+            asyncio.create_task(self._watch(), name="flex-watch"),
+            asyncio.create_task(self._watch_keys(), name="flex-keys"),
+        )
         return self
 
     async def __aexit__(
@@ -111,11 +131,11 @@ class FlexClient:
         tb: TracebackType | None,
     ) -> None:
         """Leave the bus; what was heard can still be read."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watcher
-        await self._bus.__aexit__(kind, error, tb)
+                await watcher
+        await self._opened.__aexit__(kind, error, tb)
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return once a broker has accepted us.
@@ -146,13 +166,30 @@ class FlexClient:
         """The targets that begin after `moment`, in that order."""
         return self._store.upcoming(moment)
 
-    def is_open(self, correlation_id: str, moment: datetime) -> bool:
-        """Whether a request of the grid is in force at `moment`, or announced for later."""
-        return self._store.is_open(correlation_id, moment)
+    def targets(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """Every target that holds at `moment` or later, replaced ones too."""
+        return self._store.targets(moment)
+
+    def open_targets(self, correlation_id: str, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets of a request that are in force at `moment`, or announced for later."""
+        return self._store.open_targets(correlation_id, moment)
 
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`; only as good as `health` says."""
         return self._store.site_limit(moment)
+
+    def schedule(self, moment: datetime) -> Schedule:
+        """The site's limit over time from `moment` on; only as good as `health` says."""
+        states = self._store.feed_states()
+        whole = states.keys() == set(self.settings.feeds)
+        return grid_schedule(
+            self._store.targets(moment),
+            feeds=self.settings.feeds,
+            now=moment,
+            ramp=self.settings.ramp,
+            draw_w=sum(s.calculated_load_w for s in states.values()) if whole else None,
+            notice_s=self.settings.notice_s,
+        )
 
     def feed_states(self) -> dict[str, FeedState]:
         """The agent's last word on each feed; calculated, not metered, and as old as it says."""
@@ -195,9 +232,23 @@ class FlexClient:
             return f"the bus is disconnected: {self._bus.last_error or 'connecting'}"
         if refused := self._bus.refused_filters:
             return f"the broker refused the subscription to {', '.join(refused)}"
+        if (unknown := self._keys.why_not()) is not None:
+            return unknown
         if not self._told:
             return "since connecting, the Flex Agent has not said which targets are in force"
-        return None
+        return next((w for s in self._signals if (w := s.health().why_not) is not None), None)
+
+    def _of_signals(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        return tuple(target for signal in self._signals for target in signal.targets(moment))
+
+    def _write_down(self, targets: Iterable[LoadTarget]) -> None:
+        if self._record is not None:
+            self._record.add(targets)
+
+    def _refuse(
+        self, error: RejectedError, where: str, source: str | None, name: str | None, at: datetime
+    ) -> None:
+        self._store.reject(error, where, source, name, at)
 
     # --- the connection, watched from both threads ---
 
@@ -207,32 +258,64 @@ class FlexClient:
                 self._look()
             await asyncio.sleep(WATCH_S)  # the socket's time, whatever the injected clock says
 
+    async def _watch_keys(self) -> None:
+        while True:
+            before = len(self._waiting)  # what comes while we look may need another look
+            try:
+                looked = await self._keys.look_if_due()
+            except Exception:  # whatever a publisher says, we look again
+                log.exception("the signers' keys could not be understood")
+                looked = False
+            if looked:
+                with self._lock:
+                    waiting, self._waiting = self._waiting, deque()
+                for place, message in enumerate(waiting):
+                    self.hear(message, looked=place < before)
+                self._tell()
+            await asyncio.sleep(WATCH_S)
+
     def _look(self) -> None:
         connected = self._bus.connected
+        if self._keys.why_not() is not None:  # what came meanwhile was refused
+            self._told = not self.settings.needs_snapshot
         if connected and not self._was_connected:
             self._told = not self.settings.needs_snapshot
         if connected != self._was_connected:
             self._was_connected = connected
             self._tell()
-        if connected and self._told and not self._bus.refused_filters:
+        if self._why_not() is None:
             self._certain_at = self._clock.now()
 
-    # --- the network thread ---
+    # --- the network thread, and the loop for what waited for a key ---
 
-    def hear(self, message: Message) -> None:
-        """Take one message in, as the thread of the network does. Never raises."""
+    def hear(self, message: Message, looked: bool = False) -> None:
+        """Take one message in, as the thread of the network does. Never raises.
+
+        `looked`: its key has been looked for since it came.
+        """
         with self._lock:
             self._look()
         try:
             self._take(message)
         except RejectedError as error:
-            self._reject(error, message)
+            if looked or error.reason is not Reason.KEY_NOT_PUBLISHED:
+                self._reject(error, message)
+            else:
+                self._wait_for_key(error, message)
         except ValidationError as error:
             self._reject(RejectedError(Reason.BAD_PAYLOAD, str(error)), message)
         except Exception as error:  # one message must never deafen us to the next
             log.exception("flex message failed", extra={"topic": message.topic[:200]})
             self._reject(RejectedError(Reason.FAILED, type(error).__name__), message)
         self._tell()
+
+    def _wait_for_key(self, error: RejectedError, message: Message) -> None:
+        """Nobody sends a target twice: it is tried again once the keys were looked at."""
+        with self._lock:
+            self._waiting.append(message)
+            oldest = self._waiting.popleft() if len(self._waiting) > MAX_WAITING else None
+        if oldest is not None:
+            self._reject(error, oldest)
 
     def _tell(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -242,16 +325,26 @@ class FlexClient:
         topic = parse_topic(message.topic)
         envelope = parse_envelope(topic, message.payload)
         self._replay.check_time(envelope.sent_at, message.received_at)
-        payload = self._keyring.verify(envelope.data, envelope.source)
-        self._replay.take(envelope.event_id, envelope.sent_at, envelope.data, message.received_at)
+        payload = self._keys.verify(envelope.data, envelope.source)
+        self._replay.take(
+            envelope.event_id,
+            envelope.sent_at,
+            envelope.data,
+            message.received_at,
+            dated=envelope.kind is Kind.POWER_STATE,
+        )
         self._apply(envelope, payload, message.received_at)
         self._store.note(envelope.deviations)
-        self._accepted += 1  # in the network thread alone
+        with self._lock:
+            self._accepted += 1
 
     def _apply(self, envelope: Envelope, payload: JsonObject, at: datetime) -> None:
         match envelope.kind:
             case Kind.LOAD_TARGET:
-                self._store.add_targets(parse_load_targets(envelope, payload, at), at)
+                targets = parse_load_targets(envelope, payload, at)
+                self._replay.check_signed(target.start for target in targets)
+                self._store.add_targets(targets, at)
+                self._write_down(targets)
             case Kind.POWER_STATE:
                 states = parse_power_state(envelope, payload, at)
                 for state in states[:1]:  # all have the one moment, which is signed
@@ -272,3 +365,9 @@ class FlexClient:
             "flex message rejected",
             extra={"reason": str(error.reason), "topic": message.topic[:200], "source": source},
         )
+
+
+def _file_name(settings: FlexSettings) -> str:
+    """A file for each connection: several may share a folder, and each hears everything."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", settings.mqtt.client_id)
+    return f"flex-replays-{plain}.log"

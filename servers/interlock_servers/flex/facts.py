@@ -1,11 +1,12 @@
-"""What flex tells the guard: the limit that the grid has set, and which grid events are open."""
+"""What flex tells the guard: the grid's limit, which of its events are open, and on what terms."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from interlock_servers.flex import COMPONENT
 from interlock_servers.flex.client import FlexClient
-from interlock_servers.flex.models import SiteLimit
+from interlock_servers.flex.models import LoadTarget, SiteLimit
 from interlock_tools.canonical import digest
 from interlock_tools.clock import Clock
 from interlock_tools.fact import Fact, FactNeed, Nature, Unknown
@@ -13,6 +14,8 @@ from interlock_tools.identity import Target
 
 GRID_LIMIT: Final = "grid.limit"
 GRID_EVENT: Final = "grid.event"
+GRID_SCHEDULE: Final = "grid.schedule"  # of the site
+GRID_TERMS: Final = "grid.terms"  # of the same target
 GRID_EVENT_KIND: Final = "grid_event"  # of its target; the id is the correlation id of the request
 OPEN, NOT_OPEN = "open", "not_open"
 DEAF_AFTER_S: Final = 30.0  # a limit sent while we cannot hear would be missed
@@ -28,19 +31,22 @@ class FlexFacts:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """`grid.limit` of the site, and `grid.event` of one request of the grid."""
-        return frozenset({GRID_LIMIT, GRID_EVENT})
+        """Limit and schedule of the site, state and terms of one request of the grid."""
+        return frozenset({GRID_LIMIT, GRID_SCHEDULE, GRID_EVENT, GRID_TERMS})
 
     async def fact(self, need: FactNeed) -> Fact | Unknown:
         """What the grid has said; as old as our hearing, and unknown once that failed for 30 s.
 
         An event is `open` from when it was heard until it has ended or another replaced it; any
-        other, also one that was never heard of, is `not_open`.
+        other, also one that was never heard of, is `not_open`. Its terms say what a person may
+        want to decide apart from its watts: whether it is for all feeds because it names none, and
+        whether it has no end; they are unknown of an event that is not open.
         """
-        limit = need.kind == GRID_LIMIT and need.subject == self._site
-        if not limit and (need.kind != GRID_EVENT or need.subject.kind != GRID_EVENT_KIND):
-            why = f"flex tells {GRID_LIMIT} of {self._site} and {GRID_EVENT} of a {GRID_EVENT_KIND}"
-            return _unknown(need, why)
+        of_site = need.kind in {GRID_LIMIT, GRID_SCHEDULE} and need.subject == self._site
+        of_event = need.kind in {GRID_EVENT, GRID_TERMS} and need.subject.kind == GRID_EVENT_KIND
+        if not of_site and not of_event:
+            why = f"flex tells of {self._site} {GRID_LIMIT}, {GRID_SCHEDULE}; of a "
+            return _unknown(need, f"{why}{GRID_EVENT_KIND} {GRID_EVENT}, {GRID_TERMS}")
         health = self._client.health()
         now = self._clock.now()
         if health.certain_at is None:
@@ -48,10 +54,18 @@ class FlexFacts:
         if now - health.certain_at > timedelta(seconds=DEAF_AFTER_S):
             deaf_s = (now - health.certain_at).total_seconds()
             return _unknown(need, f"not known for {deaf_s:.0f} s: {health.why_not}")
-        if limit:
+        if need.kind == GRID_LIMIT:
             value: Any = fact_value(self._client.site_limit(now))
+        elif need.kind == GRID_SCHEDULE:
+            value = self._client.schedule(now).model_dump(mode="json")
         else:
-            value = OPEN if self._client.is_open(need.subject.id, now) else NOT_OPEN
+            targets = self._client.open_targets(need.subject.id, now)
+            if need.kind == GRID_EVENT:
+                value = OPEN if targets else NOT_OPEN
+            elif not targets:
+                return _unknown(need, "no such event is open")
+            else:
+                value = terms_of(targets)
         return Fact(
             kind=need.kind,
             subject=need.subject,
@@ -75,6 +89,14 @@ def fact_value(limit: SiteLimit) -> dict[str, Any]:
         if upcoming is None
         else {"limit_w": upcoming.limit_w, "start": upcoming.start.isoformat()},
         "feed_limits_w": dict(limit.feed_limits_w),
+    }
+
+
+def terms_of(targets: Sequence[LoadTarget]) -> dict[str, bool]:
+    """What a request asks for beyond its watts; false where it names its feeds and its ends."""
+    return {
+        "all_feeds": any(target.all_feeds for target in targets),
+        "open_ended": any(target.end is None for target in targets),
     }
 
 

@@ -34,12 +34,15 @@ class Reason(StrEnum):
     ALGORITHM_REFUSED = "algorithm_refused"
     NO_KID = "no_kid"
     UNKNOWN_KEY = "unknown_key"
+    KEY_NOT_PUBLISHED = "key_not_published"
+    KEYS_UNKNOWN = "keys_unknown"
     UNTRUSTED_SOURCE = "untrusted_source"
     KEY_OF_ANOTHER_SOURCE = "key_of_another_source"
     BAD_SIGNATURE = "bad_signature"
     TOO_OLD = "too_old"
     IN_THE_FUTURE = "in_the_future"
     REPLAYED = "replayed"
+    MEMORY_LOST = "memory_lost"
     BAD_PAYLOAD = "bad_payload"
     BAD_FEED_TAGS = "bad_feed_tags"
     UNKNOWN_FEED = "unknown_feed"
@@ -49,6 +52,9 @@ class Reason(StrEnum):
     POWER_NOT_POSITIVE = "power_not_positive"
     POWER_NEGATIVE = "power_negative"
     UNKNOWN_UNIT = "unknown_unit"
+    ALERT_FOR_PEOPLE = "alert_for_people"
+    NOT_A_LIMIT = "not_a_limit"
+    SIMPLE_LEVEL_UNMAPPED = "simple_level_unmapped"
     STORE_FULL = "store_full"
     FAILED = "failed"
 
@@ -60,6 +66,7 @@ class Deviation(StrEnum):
     OLD_ROLE_POWERAGENT = "old_role_poweragent"
     NO_CORRELATION_ID = "no_correlation_id"
     UNKNOWN_FEED = "unknown_feed"
+    REPLAY_MEMORY_LOST = "replay_memory_lost"
 
 
 class RejectedError(Exception):

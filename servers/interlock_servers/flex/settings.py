@@ -1,11 +1,16 @@
 """The settings of the flex component, read once and passed as values."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from interlock_servers.flex.openadr.settings import OpenAdrSettings
+from interlock_servers.flex.schedule import Ramp
 from interlock_servers.transports.mqtt import MqttSettings
+from interlock_servers.transports.rest import encrypted_url
 
 _SOURCE = re.compile(r"//grid/v1/(isv|dsx-flex-agent|poweragent|infra)/[^/]+")
 
@@ -15,10 +20,15 @@ class FlexSettings(BaseModel):
 
     Attributes:
         mqtt: the bus.
-        jwks_file: the public keys. No public contract says where they come from, so a person puts
-            them there.
+        jwks_file, jwks_url: where the public keys are, one of the two; no public contract says
+            where they come from.
+        jwks_ca_file: the authorities to trust for `jwks_url`, where they are not the machine's.
+        jwks_refresh_s: how often they are looked at again, or sooner where the answer says so.
+        jwks_look_again_s: the least time between two looks, whatever is asked for.
+        jwks_kept_s: how long they are believed after they were last confirmed.
         trusted: per source, `//grid/v1/<role>/<identifier>`, the `kid` of each key that may sign
-            for it. A source that is not listed is never believed.
+            for it, also of one that is not published yet; `acme-*` binds every kid that begins
+            so. A source that is not listed is never believed.
         replay_window_s: how old an event's `time` may be.
         site_id: the site whose limit we tell.
         feeds: the feed tags of the site, all of them.
@@ -26,18 +36,29 @@ class FlexSettings(BaseModel):
             count too, those of other clusters do not.
         needs_snapshot: after connecting, what is in force counts as known only once the Flex Agent
             has published its state; without it a limit sent while we were away is missed.
+        ramp: how fast the site moves; without it the schedule has no ramps.
+        openadr: a utility's VTN, where there is one.
+        notice_s: the notice that the site was promised; a target with less is remarked upon.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mqtt: MqttSettings
-    jwks_file: Path
+    jwks_file: Path | None = None
+    jwks_url: str | None = None
+    jwks_ca_file: Path | None = None
+    jwks_refresh_s: float = Field(default=3600.0, ge=60.0, le=86_400.0)
+    jwks_look_again_s: float = Field(default=60.0, ge=5.0, le=3600.0)
+    jwks_kept_s: float = Field(default=86_400.0, ge=60.0, le=30 * 86_400.0)
     trusted: dict[str, tuple[str, ...]] = Field(min_length=1)
     replay_window_s: float = Field(default=300.0, gt=0, le=86_400)
     site_id: str = Field(min_length=1, max_length=200)
     feeds: tuple[str, ...] = Field(min_length=1)
     cpc_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     needs_snapshot: bool = True
+    ramp: Ramp | None = None
+    openadr: OpenAdrSettings | None = None
+    notice_s: float = Field(default=0.0, ge=0.0)
 
     @field_validator("trusted")
     @classmethod
@@ -49,7 +70,22 @@ class FlexSettings(BaseModel):
                 raise ValueError(f"{source!r} is not //grid/v1/<role>/<identifier>")
             if not kids:
                 raise ValueError(f"{source} needs at least one kid")
+            for kid in kids:
+                if not kid.removesuffix("*"):
+                    raise ValueError(f"{source} must name its kids, or at least how they begin")
+        _one_key_one_source(trusted)
         return trusted
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _keys_come_encrypted(cls, url: str | None) -> str | None:
+        return None if url is None else encrypted_url(url)
+
+    @model_validator(mode="after")
+    def _keys_have_one_place(self) -> Self:
+        if (self.jwks_file is None) is (self.jwks_url is None):
+            raise ValueError("name either jwks_file or jwks_url")
+        return self
 
     @field_validator("feeds")
     @classmethod
@@ -57,3 +93,21 @@ class FlexSettings(BaseModel):
         if len(set(feeds)) != len(feeds) or not all(feed.strip() for feed in feeds):
             raise ValueError("feeds must be distinct names")
         return feeds
+
+
+def any_kid(bound: Sequence[str], kid: str) -> bool:
+    """Whether `kid` is one of these, or begins as one of them that ends in `*` does."""
+    return any(kid.startswith(name[:-1]) if name.endswith("*") else kid == name for name in bound)
+
+
+def _one_key_one_source(trusted: dict[str, tuple[str, ...]]) -> None:
+    """Else a key's holder could speak as another."""
+    bound = [(source, kid) for source, kids in trusted.items() for kid in kids]
+    for place, (source, kid) in enumerate(bound):
+        for other, taken in bound[:place]:
+            if other != source and (
+                any_kid([taken], kid.removesuffix("*")) or any_kid([kid], taken.removesuffix("*"))
+            ):
+                raise ValueError(
+                    f"key {kid!r} stands for {other} and for {source}; one key, one source"
+                )

@@ -1,33 +1,23 @@
-"""Who signed a payload, and whether it was seen before: JWS of two algorithms, bound to sources.
-
-The contract signs `data` and nothing else, so an old signature can be put into a new envelope; the
-signature itself is therefore remembered as well as the event id.
-"""
+"""Who signed a payload: JWS of two algorithms, each key bound to one source."""
 
 import base64
 import binascii
 import hashlib
-import json
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from interlock_servers.flex.models import Reason, RejectedError
+from interlock_servers.flex.settings import any_kid
 from interlock_servers.flex.strict_json import JsonObject, parse_object
 from interlock_tools.errors import InvalidRequestError
 
 ALGORITHMS: Final = ("ES256", "RS256")
 MIN_RSA_BITS: Final = 2048
-FUTURE_TOLERANCE_S: Final = 5.0  # clocks of the grid and of ours may differ by this much
-MAX_REMEMBERED: Final = 20_000
 P256_SIGNATURE_BYTES: Final = 64
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -52,51 +42,18 @@ class Keyring:
     def __init__(
         self, keys: Mapping[str, SignatureKey], trusted: Mapping[str, Sequence[str]]
     ) -> None:
-        """Bind keys, by their `kid`, to the sources in `trusted`.
-
-        Raises:
-            InvalidRequestError: a trusted kid is not among the keys, or stands for two sources.
-        """
+        """Keys by their `kid`; `trusted` says whose each kid is, whether its key is here or not."""
         self._keys = dict(keys)
-        self._kids = {source: frozenset(kids) for source, kids in trusted.items()}
-        owner: dict[str, str] = {}
-        for source, kids in self._kids.items():
-            for kid in kids:
-                if kid not in self._keys:
-                    raise InvalidRequestError(f"{source} names key {kid!r}, which the JWKS lacks")
-                if kid in owner:
-                    raise InvalidRequestError(
-                        f"key {kid!r} stands for {owner[kid]} and for {source}; one key, one source"
-                    )
-                owner[kid] = source
-
-    @classmethod
-    def from_file(cls, jwks_file: Path, trusted: Mapping[str, Sequence[str]]) -> "Keyring":
-        """The keys of a JWKS file.
-
-        Raises:
-            InvalidRequestError: the file cannot be read, or a key in it is not fit to verify with.
-        """
-        try:
-            document = json.loads(jwks_file.read_text())
-            entries = document["keys"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidRequestError(f"the JWKS {jwks_file} cannot be read: {error}") from error
-        keys: dict[str, SignatureKey] = {}
-        for entry in entries:
-            kid, key = _public_key(entry, jwks_file)
-            if kid in keys:
-                raise InvalidRequestError(f"the JWKS {jwks_file} holds key {kid!r} twice")
-            keys[kid] = key
-        return cls(keys, trusted)
+        self._kids = dict(trusted)
 
     def verify(self, compact: str, source: str) -> JsonObject:
         """The payload that `source` signed.
 
         Raises:
             RejectedError: `BAD_JWS`, `ALGORITHM_REFUSED`, `NO_KID`, `UNTRUSTED_SOURCE`,
-                `UNKNOWN_KEY`, `KEY_OF_ANOTHER_SOURCE`, `BAD_SIGNATURE`, or what the payload lacks
-                to be a JSON object.
+                `UNKNOWN_KEY`, `KEY_OF_ANOTHER_SOURCE`, `KEY_NOT_PUBLISHED` where it is the
+                source's kid and only its key is not there, `BAD_SIGNATURE`, or what the payload
+                lacks to be a JSON object.
         """
         header = _header(compact)
         algorithm, kid = header.get("alg"), header.get("kid")
@@ -109,11 +66,15 @@ class Keyring:
         if source not in self._kids:
             raise RejectedError(Reason.UNTRUSTED_SOURCE, f"{source[:120]} is not a trusted source")
         key = self._keys.get(kid)
-        if key is None:
-            raise RejectedError(Reason.UNKNOWN_KEY, f"no key {kid[:80]!r} in the JWKS")
-        if kid not in self._kids[source]:
+        if not any_kid(self._kids[source], kid):
+            if key is None:
+                raise RejectedError(Reason.UNKNOWN_KEY, f"no key {kid[:80]!r} in the JWKS")
             raise RejectedError(
                 Reason.KEY_OF_ANOTHER_SOURCE, f"key {kid[:80]!r} may not sign for {source[:120]}"
+            )
+        if key is None:
+            raise RejectedError(
+                Reason.KEY_NOT_PUBLISHED, f"key {kid[:80]!r} of {source[:120]} is not in the JWKS"
             )
         if algorithm != algorithm_of(key):
             raise RejectedError(
@@ -124,96 +85,6 @@ class Keyring:
         except (JoseError, ValueError) as error:
             raise RejectedError(Reason.BAD_SIGNATURE, "the signature does not fit") from error
         return parse_object(signed.payload, what="the signed payload")
-
-
-class Signer:
-    """A private key and the `kid` that others know it by."""
-
-    def __init__(self, key: SignatureKey, kid: str) -> None:
-        _check_strength(key, kid)
-        if not key.is_private:
-            raise InvalidRequestError(f"key {kid!r} is public; one signs with a private key")
-        self._key = key
-        self._header = {"alg": algorithm_of(key), "kid": kid}
-
-    @classmethod
-    def from_file(cls, jwk_file: Path) -> "Signer":
-        """The private JWK in a file; it must name its `kid`.
-
-        Raises:
-            InvalidRequestError: the file holds no such key; the text never repeats what it holds.
-        """
-        try:
-            entry = json.loads(jwk_file.read_text())
-            return cls(_imported(entry), str(entry["kid"]))
-        except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
-            kind = type(error).__name__
-            raise InvalidRequestError(f"{jwk_file} holds no signing key: {kind}") from None
-
-    def sign(self, payload: Mapping[str, Any]) -> str:
-        """The payload as a JWS compact string."""
-        text = json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
-        return jws.serialize_compact(dict(self._header), text, self._key, registry=_Registry())
-
-
-class ReplayGuard:
-    """Remembers what was taken, as long as its `time` would still let it in; safe between threads.
-
-    Only verified events are remembered: an unsigned one must not use up the id of a true one.
-    """
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._lock = threading.Lock()
-        self._ids: OrderedDict[str, datetime] = OrderedDict()
-        self._signatures: OrderedDict[bytes, None] = OrderedDict()
-        self._floor: datetime | None = None
-
-    def check_time(self, sent_at: datetime, now: datetime) -> None:
-        """Refuse an event that is too old to be remembered, or not yet due.
-
-        Raises:
-            RejectedError: `TOO_OLD` or `IN_THE_FUTURE`.
-        """
-        age_s = (now - sent_at).total_seconds()
-        if age_s > self._window_s:
-            raise RejectedError(
-                Reason.TOO_OLD,
-                f"its time lies {age_s:.1f} s back; {self._window_s:g} s is the most",
-            )
-        if -age_s > FUTURE_TOLERANCE_S:
-            raise RejectedError(Reason.IN_THE_FUTURE, f"its time lies {-age_s:.1f} s ahead")
-
-    def take(self, event_id: str, sent_at: datetime, compact: str, now: datetime) -> None:
-        """Let a verified event in once.
-
-        Raises:
-            RejectedError: `REPLAYED`; or `TOO_OLD`, where so many events came that ids of its time
-                had to be forgotten.
-        """
-        signature = fingerprint(compact)
-        with self._lock:
-            if event_id in self._ids:
-                raise RejectedError(Reason.REPLAYED, f"event {event_id} was taken before")
-            if signature in self._signatures:
-                raise RejectedError(
-                    Reason.REPLAYED, f"event {event_id} carries a signature that was taken before"
-                )
-            if self._floor is not None and sent_at <= self._floor:
-                raise RejectedError(Reason.TOO_OLD, "events of its time are no longer remembered")
-            self._forget(now)
-            self._ids[event_id] = sent_at
-            self._signatures[signature] = None
-
-    def _forget(self, now: datetime) -> None:
-        expired = now - timedelta(seconds=self._window_s)
-        while self._ids and next(iter(self._ids.values())) < expired:
-            self._ids.popitem(last=False)
-        if len(self._ids) >= MAX_REMEMBERED:
-            _, sent_at = self._ids.popitem(last=False)
-            self._floor = sent_at if self._floor is None else max(self._floor, sent_at)
-        if len(self._signatures) >= MAX_REMEMBERED:
-            self._signatures.popitem(last=False)
 
 
 def fingerprint(compact: str) -> bytes:
@@ -249,34 +120,12 @@ def _header(compact: str) -> JsonObject:
     return header
 
 
-def _public_key(entry: object, jwks_file: Path) -> tuple[str, SignatureKey]:
-    kid = entry.get("kid") if isinstance(entry, dict) else None
-    if not isinstance(entry, dict) or not isinstance(kid, str) or not kid:
-        raise InvalidRequestError(f"every key of the JWKS {jwks_file} must have a kid")
-    try:
-        key = _imported(entry)
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise InvalidRequestError(
-            f"key {kid!r} of the JWKS {jwks_file} cannot be used: {type(error).__name__}"
-        ) from None
-    if key.is_private:
-        raise InvalidRequestError(f"key {kid!r} of the JWKS {jwks_file} is private; publish less")
-    if entry.get("use", "sig") != "sig" or entry.get("alg", algorithm_of(key)) != algorithm_of(key):
-        raise InvalidRequestError(f"key {kid!r} of the JWKS {jwks_file} is not for {ALGORITHMS}")
-    _check_strength(key, kid)
-    return kid, key
+def check_strength(key: SignatureKey, kid: str) -> None:
+    """Refuse a key that is too weak, or on a curve that the contract does not sign with.
 
-
-def _imported(entry: Mapping[str, Any]) -> SignatureKey:
-    plain = {name: entry[name] for name in entry if name not in {"use", "key_ops", "alg"}}
-    if entry.get("kty") == "EC":
-        return ECKey.import_key(plain)
-    if entry.get("kty") == "RSA":
-        return RSAKey.import_key(plain)
-    raise ValueError("kty is not EC or RSA")
-
-
-def _check_strength(key: SignatureKey, kid: str) -> None:
+    Raises:
+        InvalidRequestError: it is.
+    """
     if isinstance(key, ECKey):
         if key.curve_name != "P-256":
             raise InvalidRequestError(f"key {kid!r} is on {key.curve_name}; ES256 needs P-256")

@@ -2,10 +2,17 @@
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
+from interlock_servers.flex.in_force import (
+    held_at,
+    of_each_source,
+    strictest,
+    turns_after,
+    without_replaced,
+)
 from interlock_servers.flex.models import (
     BreachStatus,
     Deviation,
@@ -26,6 +33,7 @@ MAX_ENFORCEMENTS: Final = 200
 MAX_KNOWN: Final = 10_000  # ids of requests, so that an old one is not taken for a missed one
 
 T = TypeVar("T")
+Others = Callable[[datetime], Sequence[LoadTarget]]
 
 
 class _Heard(NamedTuple):
@@ -38,8 +46,10 @@ class _Heard(NamedTuple):
 class FlexStore:
     """Everything heard and believed, for the feeds of one site."""
 
-    def __init__(self, feeds: Sequence[str]) -> None:
+    def __init__(self, feeds: Sequence[str], others: Others = lambda moment: ()) -> None:
+        """Keep what is heard; `others` gives the targets of signals that are not the bus."""
         self._feeds = tuple(feeds)
+        self._others = others
         self._lock = threading.Lock()
         self._arrivals = 0
         self._targets: list[_Heard] = []  # the one that wins stands last
@@ -82,7 +92,8 @@ class FlexStore:
             kept.append(_Heard((target.sent_at, arrivals), target))
         kept.sort(key=lambda heard: heard.rank)
         if len(kept) > MAX_TARGETS:
-            kept = _without_replaced(kept, self._feeds)
+            still = without_replaced([heard.target for heard in kept], self._feeds)
+            kept = [heard for heard in kept if any(heard.target is one for one in still)]
         if len(kept) > MAX_TARGETS:
             raise RejectedError(
                 Reason.STORE_FULL, f"{len(kept)} targets are open; {MAX_TARGETS} is the most"
@@ -174,61 +185,67 @@ class FlexStore:
 
     # --- reading ---
 
-    def targets_in_force(self, moment: datetime) -> dict[str, LoadTarget]:
-        """Per feed of ours the target that limits it; a feed without a limit is absent."""
+    def targets(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """Every target that holds at `moment` or later; of one source the later ranks higher."""
         with self._lock:
-            governing = {feed: self._governing(feed, moment) for feed in self._feeds}
-        return {
-            feed: heard.target
-            for feed, heard in governing.items()
-            if heard is not None and heard.target.limit_w is not None
-        }
+            heard = [one.target for one in self._targets if not one.target.ended(moment)]
+        return (*heard, *self._others(moment))
+
+    def targets_in_force(self, moment: datetime) -> dict[str, LoadTarget]:
+        """Per feed of ours the strictest target; a feed without a limit is absent."""
+        ranked = self.targets(moment)
+        found = {f: strictest(of_each_source(ranked, f, moment)) for f in self._feeds}
+        return {feed: target for feed, target in found.items() if target is not None}
 
     def upcoming(self, moment: datetime) -> tuple[LoadTarget, ...]:
         """The targets that will begin after `moment`, as far as announced, in that order."""
-        with self._lock:
-            later = [
-                heard.target
-                for heard in self._targets
-                if heard.target.start > moment
-                and any(self._governing(f, heard.target.start) is heard for f in self._feeds)
-            ]
+        ranked = self.targets(moment)
+        later = [
+            target
+            for target in ranked
+            if target.start > moment
+            and any(
+                target is holding
+                for feed in self._feeds
+                for holding in of_each_source(ranked, feed, target.start)
+            )
+        ]
         return tuple(sorted(later, key=lambda target: target.start))
 
-    def is_open(self, correlation_id: str, moment: datetime) -> bool:
-        """Whether a target of this request holds at `moment` or later, and none replaced it."""
-        with self._lock:
-            return any(
-                heard.target.correlation_id == correlation_id and not heard.target.ended(moment)
-                for heard in _without_replaced(self._targets, self._feeds)
-            )
+    def open_targets(self, correlation_id: str, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets of this request that hold at `moment` or later and were not replaced."""
+        return tuple(
+            target
+            for target in without_replaced(self.targets(moment), self._feeds)
+            if target.correlation_id == correlation_id
+        )
 
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`, and how it will change as far as announced."""
-        with self._lock:
-            limit_w, newest = self._limit_at(moment)
-            until: datetime | None = None
-            upcoming: NextLimit | None = None
-            for turn in self._turns_after(moment):
-                then_w, then = self._limit_at(turn)
-                if then_w == limit_w:
-                    continue
-                until = until or turn
-                if then_w is not None:
-                    upcoming = NextLimit(
-                        limit_w=then_w,
-                        start=turn,
-                        correlation_id=then.correlation_id if then else None,
-                    )
-                    break
-            return SiteLimit(
-                limit_w=limit_w,
-                until=until if limit_w is not None else None,
-                source=newest.source if newest else None,
-                correlation_id=newest.correlation_id if newest else None,
-                upcoming=upcoming,
-                feed_limits_w={feed: self._own_limit_w(feed, moment) for feed in self._feeds},
-            )
+        ranked = self.targets(moment)
+        now = held_at(ranked, self._feeds, moment)
+        until: datetime | None = None
+        upcoming: NextLimit | None = None
+        for turn in turns_after(ranked, moment):
+            then = held_at(ranked, self._feeds, turn)
+            if then.limit_w == now.limit_w:
+                continue
+            until = until or turn
+            if then.limit_w is not None:
+                upcoming = NextLimit(
+                    limit_w=then.limit_w,
+                    start=turn,
+                    correlation_id=then.newest.correlation_id if then.newest else None,
+                )
+                break
+        return SiteLimit(
+            limit_w=now.limit_w,
+            until=until if now.limit_w is not None else None,
+            source=now.newest.source if now.newest else None,
+            correlation_id=now.newest.correlation_id if now.newest else None,
+            upcoming=upcoming,
+            feed_limits_w=dict(now.feed_limits_w),
+        )
 
     def feed_states(self) -> dict[str, FeedState]:
         """The agent's last word on each feed of ours."""
@@ -255,42 +272,6 @@ class FlexStore:
         """How often each departure from the specification was accepted."""
         with self._lock:
             return dict(self._deviations)
-
-    # --- under the lock ---
-
-    def _governing(self, feed: str, moment: datetime) -> _Heard | None:
-        for heard in reversed(self._targets):
-            if heard.target.covers(feed) and heard.target.holds_at(moment):
-                return heard
-        return None
-
-    def _own_limit_w(self, feed: str, moment: datetime) -> float | None:
-        heard = self._governing(feed, moment)
-        return None if heard is None or heard.target.all_feeds else heard.target.limit_w
-
-    def _limit_at(self, moment: datetime) -> tuple[float | None, LoadTarget | None]:
-        """The site's limit and the newest target behind it.
-
-        A target for all feeds is read as one limit on their sum, the stricter of two readings; it
-        stays that as long as any feed is under it.
-        """
-        governing = [self._governing(feed, moment) for feed in self._feeds]
-        heard = [each for each in governing if each is not None]
-        if not heard:
-            return None, None
-        newest = max(heard, key=lambda each: each.rank).target
-        shared = [each.target.limit_w for each in heard if each.target.all_feeds]
-        if shared:
-            return shared[0], None if shared[0] is None else newest
-        limits_w = [each.target.limit_w for each in heard if each.target.limit_w is not None]
-        if len(limits_w) < len(self._feeds):
-            return None, None
-        return sum(limits_w), newest
-
-    def _turns_after(self, moment: datetime) -> list[datetime]:
-        targets = [heard.target for heard in self._targets]
-        turns = {target.start for target in targets} | {t.end for t in targets if t.end is not None}
-        return sorted(turn for turn in turns if turn > moment)
 
 
 def _missed(
@@ -329,21 +310,6 @@ def _missed(
             targets = [targets[0].model_copy(update={"feed_tags": (), "all_feeds": True})]
         missed.extend(targets)
     return missed
-
-
-def _without_replaced(ranked: list[_Heard], feeds: Sequence[str]) -> list[_Heard]:
-    """Those that still govern some feed at some time: not covered whole by a single later one."""
-    return [
-        heard
-        for place, heard in enumerate(ranked)
-        if not any(_replaces(later.target, heard.target, feeds) for later in ranked[place + 1 :])
-    ]
-
-
-def _replaces(later: LoadTarget, earlier: LoadTarget, feeds: Sequence[str]) -> bool:
-    lasts = later.end is None or (earlier.end is not None and earlier.end <= later.end)
-    begins = later.start <= earlier.start
-    return lasts and begins and all(later.covers(f) for f in feeds if earlier.covers(f))
 
 
 def _put(kept: OrderedDict[str, T], name: str, value: T, most: int) -> None:

@@ -70,7 +70,8 @@ def renew_at_s(token: Token | None, now: datetime, before_s: float) -> float | N
 class OAuthSettings(BaseModel):
     """An issuer that gives tokens to who we are (RFC 6749, client credentials).
 
-    The scope is the one that the bus asks for by default.
+    The scope is the one that the bus asks for by default. Who we are goes in the header, or in the
+    form where the issuer reads only that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -81,6 +82,7 @@ class OAuthSettings(BaseModel):
     client_secret_file: Path | None = None
     scope: str = "mqtt"
     audience: str | None = None
+    credentials_in_form: bool = False
     ca_file: Path | None = None
 
     @field_validator("token_url")
@@ -151,10 +153,14 @@ def fetch_token(settings: OAuthSettings, now: datetime) -> Token:
     if settings.audience:
         form["audience"] = settings.audience
     secret = settings.read_secret()
+    who: httpx2.Auth = httpx2.BasicAuth(settings.client_id, secret)
+    if settings.credentials_in_form:
+        form |= {"client_id": settings.client_id, "client_secret": secret}
+        who = httpx2.Auth()  # nothing more in the header
     try:
         trust = ssl.create_default_context(cafile=settings.ca_file)
         with httpx2.Client(timeout=FETCH_TIMEOUT_S, verify=trust) as client:
-            answer = client.post(settings.token_url, data=form, auth=(settings.client_id, secret))
+            answer = client.post(settings.token_url, data=form, auth=who)
     except (httpx2.HTTPError, OSError) as error:
         raise UnavailableError(f"the issuer gives no token: {type(error).__name__}") from None
     if answer.status_code != 200 or len(answer.content) > MAX_ANSWER_BYTES:

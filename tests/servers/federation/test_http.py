@@ -15,11 +15,11 @@ from anyio.abc import Process
 
 from interlock_agents.connection import connect
 from interlock_guardrails.rules import SiteRules
-from interlock_servers.federation.bounded_http import bounded
 from interlock_servers.federation.client import Upstream
 from interlock_servers.federation.settings import FederatedSettings
 from interlock_servers.serving import serve_http
 from interlock_servers.site import SiteSettings, open_authority
+from interlock_servers.transports.bounded_http import bounded
 from interlock_tools.change import ChangeState
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import ComponentError

@@ -58,6 +58,7 @@ async def test_a_signed_target_is_in_force_for_the_feeds_that_it_names(bench: Op
         assert not site.client.rejected()
 
 
+@pytest.mark.trap("FX-E02")
 async def test_a_target_without_feed_tags_is_for_every_feed(bench: OpenBench) -> None:
     """And is kept as that, not as a list of the feeds of the day."""
     async with bench() as site:
@@ -75,6 +76,8 @@ def test_every_fault_of_the_isv_has_its_reason() -> None:
     assert set(REFUSED) == set(IsvFault)
 
 
+@pytest.mark.trap("FX-E01")
+@pytest.mark.trap("FX-E03")
 async def test_every_broken_target_is_refused_by_name_and_none_is_in_force(
     bench: OpenBench,
 ) -> None:
@@ -96,6 +99,7 @@ async def test_every_broken_target_is_refused_by_name_and_none_is_in_force(
         assert site.client.upcoming(START) == ()
 
 
+@pytest.mark.trap("FX-E05")
 async def test_a_replayed_target_is_refused_in_its_old_and_in_a_new_envelope(
     bench: OpenBench,
 ) -> None:
@@ -196,6 +200,7 @@ async def test_a_feed_above_its_target_is_a_breach_until_it_is_not(bench: OpenBe
         assert resolved.resolved_at is not None
 
 
+@pytest.mark.trap("FX-E09")
 async def test_an_agent_that_claims_to_comply_is_contradicted_by_its_own_meter(
     bench: OpenBench,
 ) -> None:
@@ -209,6 +214,7 @@ async def test_an_agent_that_claims_to_comply_is_contradicted_by_its_own_meter(
         assert site.client.breaches()[0].measured_load_w > 6_000.0
 
 
+@pytest.mark.trap("FX-E08")
 async def test_an_agent_that_rejects_a_target_stays_silent_about_it(bench: OpenBench) -> None:
     """There is no reply to a target; that its id never comes back is the only sign."""
     async with bench() as site:
@@ -280,6 +286,7 @@ async def test_an_event_is_open_until_it_has_ended_or_another_replaced_it(
         assert await site.event(ended_by_itself) == "not_open"
 
 
+@pytest.mark.trap("FX-E06")
 async def test_a_limit_that_was_sent_while_we_were_away_is_not_missed(bench: OpenBench) -> None:
     """Until the agent has said what is in force the limit is unknown, and never `no limit`."""
     async with bench(listening=False) as site:

@@ -133,3 +133,22 @@ async def test_without_the_bus_the_wish_is_unknown_and_not_absent(lab: Lab) -> N
     assert grid["limit_w"] == later["limit_w"] == 400_000.0  # what held is still told
     assert moment(later["stale_since"]) == heard
     assert moment(later["observed_at"]) == heard
+
+
+async def test_the_schedule_shows_what_is_announced_step_by_step(lab: Lab) -> None:
+    """From now to the end of all that is announced, with the events behind each limit."""
+    start = lab.clock.now() + timedelta(seconds=600)
+    await lab.grid.set_target(400_000.0, start=start, end=start + timedelta(seconds=60))
+    await grid_when(lab, "next")
+    schedule = await lab.call("flex", "grid_schedule")
+
+    assert schedule["known"] is True
+    assert [(step.get("limit_w"), step["kind"]) for step in schedule["steps"]] == [
+        (None, "hold"),
+        (400_000.0, "hold"),
+        (None, "hold"),
+    ]
+    assert moment(schedule["steps"][1]["starts_at"]) == start
+    assert "ends_at" not in schedule["steps"][2]
+    assert len(schedule["steps"][1]["event_ids"]) == 1
+    assert schedule["remarks"] == []

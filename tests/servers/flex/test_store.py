@@ -18,7 +18,7 @@ from interlock_servers.flex.models import (
     Severity,
 )
 from interlock_servers.flex.store import FlexStore
-from tests.servers.flex.conftest import AGENT, FEEDS, ISV, START
+from tests.servers.flex.conftest import AGENT, FEEDS, ISV, OTHER_ISV, START
 
 A, B = FEEDS
 
@@ -110,6 +110,7 @@ def test_of_two_targets_for_one_moment_the_later_sent_wins() -> None:
     assert store.targets_in_force(at(2)) == {A: newer}
 
 
+@pytest.mark.trap("FX-E07")
 def test_null_removes_a_limit_for_its_time() -> None:
     """What held before holds again after it; only an open null ends it for good."""
     removed = target(None, A, start=at(10), end=at(20), sent_at=at(1))
@@ -119,6 +120,24 @@ def test_null_removes_a_limit_for_its_time() -> None:
     assert A in store.targets_in_force(at(20))
     store.add_targets([target(None, A, sent_at=at(2))], START)
     assert store.targets_in_force(at(30)) == {}
+
+
+@pytest.mark.trap("FX-S04")
+def test_one_isv_lifts_nothing_that_another_has_limited() -> None:
+    """Neither by a later null nor by a later, higher limit; for its own it can."""
+    store = store_of(
+        target(5_000.0),
+        target(None, source=OTHER_ISV, sent_at=at(1)),
+        target(8_000.0, source=OTHER_ISV, sent_at=at(2), start=at(10)),
+    )
+    for moment in (at(3), at(11)):
+        limit = store.site_limit(moment)
+        assert (limit.limit_w, limit.source) == (5_000.0, ISV)
+        assert store.targets_in_force(moment)[A].limit_w == 5_000.0
+    store.add_targets([target(None, sent_at=at(12))], at(12))
+    assert store.site_limit(at(13)).limit_w == 8_000.0
+    store.add_targets([target(None, source=OTHER_ISV, sent_at=at(14))], at(14))
+    assert store.site_limit(at(15)).limit_w is None
 
 
 def test_the_end_of_an_interval_is_outside_it() -> None:
@@ -195,6 +214,24 @@ def test_a_missed_target_is_learned_from_the_agents_state() -> None:
     heard = target(9_000.0, correlation_id=missed.correlation_id, sent_at=at(-1))
     store.add_targets([heard], START)
     assert store.targets_in_force(START) == {A: heard, B: heard}
+
+
+def test_what_is_not_of_the_bus_takes_no_missed_targets_place() -> None:
+    """The agent's state stands in for an ISV that we missed; another signal is no such ISV."""
+    missed = FeedTarget(
+        active=True,
+        limit_w=5_000.0,
+        start=START,
+        end=None,
+        best_effort=False,
+        correlation_id=str(uuid.uuid4()),
+    )
+    utility = target(9_000.0, source="//openadr/vtn.example.com/program-1/event-1", sent_at=at(2))
+    store = FlexStore(FEEDS, lambda moment: (utility,))
+    store.take_snapshot([state(A, missed), state(B, missed)], START)
+    assert store.site_limit(at(3)).limit_w == 5_000.0
+    store.add_targets([target(None, sent_at=at(4))], at(4))
+    assert store.site_limit(at(5)).limit_w == 9_000.0
 
 
 def test_a_target_that_we_know_is_not_learned_again() -> None:

@@ -22,9 +22,9 @@ from interlock_servers.identity import (
 )
 from interlock_servers.offer import Face
 from interlock_servers.page import Page
-from interlock_servers.serving import EmbeddedServer
 from interlock_servers.surface.limits import HttpLimits, web_server
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal
 from interlock_tools.operation import Effect

@@ -16,8 +16,8 @@ from mcp.client.streamable_http import streamable_http_client
 from interlock_servers.app import build_app
 from interlock_servers.identity import LocalIssuer, TokenVerifier, caller_by_token
 from interlock_servers.offer import Face
-from interlock_servers.serving import EmbeddedServer
 from interlock_servers.surface.tasks import TASKS
+from interlock_servers.transports.embedded import EmbeddedServer
 from interlock_tools.change import ChangeState
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal

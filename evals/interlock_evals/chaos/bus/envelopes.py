@@ -21,13 +21,14 @@ REMEMBERED = 300
 
 
 class Target(NamedTuple):
-    """A limit as it was signed; `limit_w` None takes it away."""
+    """A limit as its source signed it; `limit_w` None takes that source's limit away."""
 
     feeds: tuple[str, ...]
     limit_w: float | None
     start_ms: int
     end_ms: int
     sent_ms: int
+    source: str = ISV
 
 
 class Grid(NamedTuple):
@@ -124,7 +125,7 @@ class Envelopes:
         document = self._document(sent_ms, signed, source)
         if source == ISV:
             self._sent.append((sent_ms, document))
-        return _grid("true", document, target=target)
+        return _grid("true", document, target=target._replace(source=source))
 
     # --- one thing wrong ---
 

@@ -97,7 +97,10 @@ class GridRun:
             self.found.note("wrong", f"the bus has a point from {_said(shot)}")
 
     def _compare(self, shot: Grid, now: datetime) -> None:
-        """Whether exactly what was signed is in force: the one that was sent last of those open."""
+        """Whether exactly what was signed is in force.
+
+        Of each source the one that was sent last of those open; of two sources the stricter.
+        """
         if shot.target is not None:
             self._open.append(shot.target)
             self._open.sort(key=lambda one: one.sent_ms)
@@ -105,9 +108,10 @@ class GridRun:
         begun = [one for one in self._open if one.start_ms <= self._now_ms]
         must: dict[str, float] = {}
         for feed in FEEDS:
-            of_feed = [one for one in begun if feed in one.feeds]
-            if of_feed and of_feed[-1].limit_w is not None:
-                must[feed] = of_feed[-1].limit_w
+            last = {one.source: one.limit_w for one in begun if feed in one.feeds}
+            limits_w = [watts for watts in last.values() if watts is not None]
+            if limits_w:
+                must[feed] = min(limits_w)
         seen = {feed: one.limit_w for feed, one in self.listener.targets_in_force(now).items()}
         self.found.shown += len(seen)
         if seen != must:

@@ -1,11 +1,16 @@
-"""Small pictures as SVG text: lines over one x axis, with no library."""
+"""Small pictures as SVG text: lines over one x axis, with no library.
 
+A value that is not a number is not known: the line has a gap there.
+"""
+
+import math
 from html import escape
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from interlock_plant.arrays import Floats
+Floats = NDArray[np.float64]
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
@@ -46,12 +51,12 @@ def as_svg(picture: Picture) -> str:
         ]
     for number, (name, (x_values, y_values)) in enumerate(picture.lines.items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(
-            f"{_across(x, x_span):.1f},{_up(y, y_span):.1f}"
-            for x, y in zip(x_values.tolist(), y_values.tolist(), strict=True)
-        )
+        for known in _known(x_values, y_values):
+            points = " ".join(f"{_across(x, x_span):.1f},{_up(y, y_span):.1f}" for x, y in known)
+            parts += [
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+            ]
         parts += [
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>',
             f'<g fill="{colour}">'
             + _text(WIDTH - RIGHT - 6, TOP + 14 + 16 * number, name, "end")
             + "</g>",
@@ -59,8 +64,20 @@ def as_svg(picture: Picture) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _known(x_values: Floats, y_values: Floats) -> list[list[tuple[float, float]]]:
+    """The stretches of a line between its gaps."""
+    stretches: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(x_values.tolist(), y_values.tolist(), strict=True):
+        if not math.isnan(y):
+            stretches[-1].append((x, y))
+        elif stretches[-1]:
+            stretches.append([])
+    return [stretch for stretch in stretches if stretch]
+
+
 def _span(values: Floats) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
+    known = values[~np.isnan(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
 
