@@ -1,0 +1,448 @@
+"""A node agent: who may ask it, what it sets, and how every cap ends without anybody's help."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from interlock_plant import Plant
+from interlock_servers.devices.agent import NodeAgent
+from interlock_servers.devices.leases import LeaseBook
+from interlock_servers.devices.models import LimitOutcome, Outcome
+from interlock_servers.devices.node_models import Cap, CapState
+from interlock_servers.devices.nvml import NvmlHost
+from interlock_servers.devices.settings import AgentSettings
+from interlock_servers.devices.twin import GpuFault, HostTwin
+from interlock_servers.devices.twin_nvml import NvmlTwin
+from interlock_tools.errors import (
+    ComponentError,
+    ConflictError,
+    FactoryError,
+    InvalidRequestError,
+    UnavailableError,
+)
+from tests.servers.devices.conftest import START
+from tests.servers.devices.nodes import Nodes, StepClock, agent_settings, client_of, running
+
+NODE, OTHER = "node-001", "node-002"
+KEY = f"GPU-{NODE}-0"
+
+
+@pytest.fixture
+def step_clock() -> StepClock:
+    """The one clock of agents and client."""
+    return StepClock(START)
+
+
+@pytest.fixture
+async def nodes(plant: Plant, step_clock: StepClock, tmp_path: Path) -> AsyncIterator[Nodes]:
+    """Two agents that take writes."""
+    async with running(plant, step_clock, tmp_path) as both:
+        yield both
+
+
+def cap(key: str = KEY, limit_w: float = 450.0, safe_w: float = 600.0, s: float = 30.0) -> Cap:
+    """A cap that ends."""
+    return Cap(key, limit_w, safe_w, s)
+
+
+def outcomes(answer: tuple[LimitOutcome, ...] | FactoryError) -> list[Outcome]:
+    """What became of each limit."""
+    assert not isinstance(answer, FactoryError), answer
+    return [each.outcome for each in answer]
+
+
+def shown_w(nodes: Nodes, gpu: int = 0, node_id: str = NODE) -> float:
+    """The limit that the plant's GPU has."""
+    return float(nodes.plant.gpu_cap_set_w[nodes.twins[node_id].gpus[gpu]])
+
+
+# ── who may ask ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_stranger_is_told_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    """Not which GPUs there are, not which node it is."""
+    (tmp_path / "stranger").write_text("guessed")
+    async with client_of(nodes, "stranger") as client:
+        view = (await client.read([NODE]))[NODE]
+    assert view.answer is None
+    assert "UNAUTHENTICATED" in view.why
+
+
+async def test_a_reader_reads_and_caps_nothing(nodes: Nodes) -> None:
+    """Two tokens, so that what only watches holds no power over watts."""
+    async with client_of(nodes, "reader") as client:
+        view = (await client.read([NODE]))[NODE]
+        answer = (await client.set_limits({NODE: [cap()]}, change_id="chg-1"))[NODE]
+    assert view.answer is not None
+    assert len(view.answer.gpus) == 8
+    assert isinstance(answer, ComponentError)
+    assert answer.code == "PERMISSION_DENIED"
+    assert not any(nodes.twins[NODE].commands)
+
+
+async def test_an_agent_that_only_reads_refuses_writers_too(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """The default: setting limits is a switch of its own."""
+    async with (
+        running(plant, step_clock, tmp_path, takes_writes=False) as nodes,
+        client_of(nodes) as client,
+    ):
+        answer = (await client.set_limits({NODE: [cap()]}, change_id="chg-1"))[NODE]
+        view = (await client.read([NODE]))[NODE]
+    assert isinstance(answer, InvalidRequestError)
+    assert "only reads" in str(answer)
+    assert view.answer is not None
+    assert not view.answer.takes_writes
+    assert not any(nodes.twins[NODE].commands)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reader_token_file": None, "writer_token_file": None},
+        {"listen": "0.0.0.0:8480"},
+        {"listen": "8480"},
+        {"client_ca_file": Path("ca.pem")},
+        {"cert_file": Path("cert.pem")},
+        {"way": "redfish"},
+        {"bmc": {"url": "https://bmc.example.com"}},
+    ],
+)
+def test_an_agent_that_would_answer_anybody_does_not_start(
+    wrong: dict[str, object], tmp_path: Path
+) -> None:
+    """Nobody unknown, nothing in the clear over a network, and one way to the devices."""
+    with pytest.raises(ValueError, match=r"(?i)listen|needs|names?|belong|client_ca_file"):
+        agent_settings(tmp_path, NODE, **wrong)
+
+
+# ── setting ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_cap_is_set_read_back_and_held(nodes: Nodes) -> None:
+    """The answer is what the device says, and the agent says what it holds for whom."""
+    async with client_of(nodes) as client:
+        answer = (await client.set_limits({NODE: [cap()]}, change_id="chg-1"))[NODE]
+        await nodes.step()
+        view = (await client.read([NODE]))[NODE]
+    assert outcomes(answer) == [Outcome.APPLIED]
+    assert shown_w(nodes) == 450.0
+    assert view.answer is not None
+    (held,) = view.answer.held
+    assert (held.key, held.limit_w, held.safe_w, held.state) == (KEY, 450.0, 600.0, CapState.HELD)
+    assert (held.controller_id, held.change_id, held.left_s) == ("interlock-1", "chg-1", 29.0)
+
+
+@pytest.mark.parametrize(
+    "caps",
+    [
+        [cap(s=0.0)],
+        [cap(s=-1.0)],
+        [cap(s=float("inf"))],
+        [cap(s=float("nan"))],
+        [cap(s=601.0)],
+        [cap(limit_w=100.0)],
+        [cap(limit_w=float("nan"))],
+        [cap(safe_w=5600.0)],
+        [cap(safe_w=float("nan"))],
+        [cap(key="GPU-of-somebody-else")],
+        [cap(), cap(limit_w=500.0)],
+        [cap(), cap(key=f"GPU-{NODE}-1", limit_w=100.0)],
+    ],
+)
+async def test_what_can_never_be_right_sets_nothing_at_all(nodes: Nodes, caps: list[Cap]) -> None:
+    """A cap without an end above all: it would outlive whoever set it."""
+    async with client_of(nodes) as client:
+        answer = (await client.set_limits({NODE: caps}, change_id="chg-1"))[NODE]
+    assert isinstance(answer, InvalidRequestError)
+    assert not any(nodes.twins[NODE].commands)
+    assert nodes.agents[NODE].answer().held == ()
+
+
+async def test_without_a_change_nothing_is_sent(nodes: Nodes) -> None:
+    """The guard's change is the right to cap; an agent refuses without one too."""
+    async with client_of(nodes) as client:
+        with pytest.raises(InvalidRequestError, match="no change"):
+            await client.set_limits({NODE: [cap()]}, change_id="")
+    with pytest.raises(InvalidRequestError, match="by what right"):
+        await nodes.agents[NODE].set_limits([cap()], controller_id="x", change_id="")
+
+
+async def test_an_agent_never_goes_above_its_own_ceiling(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """Whoever asks: what feeds the node may be less than what its GPUs could take."""
+    async with running(plant, step_clock, tmp_path, other={"most_w": 500.0}) as nodes:
+        for wrong in (
+            cap(limit_w=550.0, safe_w=400.0),
+            cap(safe_w=550.0),
+            cap(safe_w=float("nan")),
+        ):
+            with pytest.raises(InvalidRequestError):
+                await nodes.agents[NODE].set_limits([wrong], controller_id="x", change_id="c")
+    assert nodes.twins[NODE].commands[0] == 0
+
+
+async def test_one_controller_at_a_time(nodes: Nodes) -> None:
+    """Two that cap one node would undo each other's work without knowing."""
+    async with client_of(nodes) as one, client_of(nodes, controller_id="interlock-2") as two:
+        await one.set_limits({NODE: [cap()]}, change_id="chg-1")
+        answer = (await two.set_limits({NODE: [cap(limit_w=300.0)]}, change_id="chg-2"))[NODE]
+        renewed = (await two.renew({NODE: [KEY]}, expires_in_s=60.0))[NODE]
+        ended = (await two.end({NODE: [KEY]}))[NODE]
+    assert isinstance(answer, ConflictError)
+    assert "interlock-1" in str(answer)
+    assert renewed == ()
+    assert outcomes(ended) == [Outcome.REFUSED]
+    assert shown_w(nodes) == 450.0
+
+
+async def test_nothing_is_raised_when_a_lowering_did_not_hold(nodes: Nodes) -> None:
+    """Power that was not given back cannot be given to another."""
+    keys = [f"GPU-{NODE}-{gpu}" for gpu in range(2)]
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap(key, 400.0) for key in keys]}, change_id="chg-1")
+        await nodes.step()
+        nodes.twins[NODE].inject(GpuFault.IGNORES, [1])
+        raised, lowered = cap(keys[0], 600.0), cap(keys[1], 300.0)
+        answer = (await client.set_limits({NODE: [raised, lowered]}, change_id="chg-2"))[NODE]
+    assert outcomes(answer) == [Outcome.REFUSED, Outcome.IGNORED]
+    assert [shown_w(nodes, gpu) for gpu in range(2)] == [400.0, 400.0]
+    held = {each.key: each.limit_w for each in nodes.agents[NODE].answer().held}
+    assert held == dict.fromkeys(keys, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "is_held"),
+    [
+        (GpuFault.REFUSES, Outcome.REFUSED, False),
+        (GpuFault.NO_PERMISSION, Outcome.REFUSED, False),
+        (GpuFault.IGNORES, Outcome.IGNORED, False),
+        (GpuFault.CLAMPS, Outcome.CLAMPED, True),
+        (GpuFault.LOST_ONCE_SET, Outcome.UNKNOWN, True),
+    ],
+)
+async def test_what_may_have_moved_is_held_until_its_end_and_what_did_not_is_not(
+    nodes: Nodes, fault: GpuFault, outcome: Outcome, is_held: bool
+) -> None:
+    """Only what was left as it was has nothing to be brought back."""
+    nodes.twins[NODE].inject(fault)
+    async with client_of(nodes) as client:
+        answer = (await client.set_limits({NODE: [cap()]}, change_id="chg-1"))[NODE]
+    assert outcomes(answer) == [outcome]
+    assert bool(nodes.agents[NODE].answer().held) == is_held
+
+
+# ── ends ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_when_the_controller_is_silent_the_safe_value_comes_back_by_itself(
+    nodes: Nodes,
+) -> None:
+    """The dead man's switch: nobody asks, nobody answers, and the cap ends all the same."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+    await nodes.step(29)
+    assert shown_w(nodes) == 450.0
+    await nodes.step(1)
+    assert shown_w(nodes) == 600.0
+    assert nodes.agents[NODE].answer().held == ()
+
+
+async def test_a_sign_of_life_lets_a_cap_last(nodes: Nodes) -> None:
+    """And only the caps that it names."""
+    other = f"GPU-{NODE}-1"
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap(), cap(other)]}, change_id="chg-1")
+        for _ in range(3):
+            await nodes.step(20)
+            renewed = (await client.renew({NODE: [KEY]}, expires_in_s=30.0))[NODE]
+            assert not isinstance(renewed, FactoryError)
+            assert [each.key for each in renewed] == [KEY]
+        late = (await client.renew({NODE: [other]}, expires_in_s=30.0))[NODE]
+    assert late == ()
+    assert [shown_w(nodes, gpu) for gpu in range(2)] == [450.0, 600.0]
+
+
+async def test_an_end_that_comes_early_is_asked_for(nodes: Nodes) -> None:
+    """Back to the safe value at once."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+        ended = (await client.end({NODE: [KEY]}))[NODE]
+    assert outcomes(ended) == [Outcome.APPLIED]
+    assert shown_w(nodes) == 600.0
+    assert nodes.agents[NODE].answer().held == ()
+
+
+async def test_a_device_that_does_not_take_its_safe_value_is_tried_again(nodes: Nodes) -> None:
+    """Until it has it; meanwhile everybody is told that the cap is overdue."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+        nodes.twins[NODE].inject(GpuFault.REFUSES)
+        await nodes.step(40)
+        view = (await client.read([NODE]))[NODE]
+        assert view.answer is not None
+        assert [held.state for held in view.answer.held] == [CapState.OVERDUE]
+        assert shown_w(nodes) == 450.0
+        nodes.twins[NODE].repair(GpuFault.REFUSES)
+        await nodes.step()
+    assert shown_w(nodes) == 600.0
+    assert nodes.agents[NODE].answer().held == ()
+
+
+async def test_what_somebody_else_set_lower_is_not_raised_to_our_safe_value(nodes: Nodes) -> None:
+    """An operator who caps to 300 W by hand had a reason."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+    nodes.twins[NODE].set_limit_w(0, 300.0)
+    await nodes.step()
+    assert nodes.agents[NODE].answer().held[0].state is CapState.REVERTED
+    await nodes.step(40)
+    assert shown_w(nodes) == 300.0
+    assert nodes.agents[NODE].answer().held == ()
+
+
+@pytest.mark.trap("DV-N10")
+async def test_a_limit_that_a_reset_took_away_is_told_and_not_set_again(nodes: Nodes) -> None:
+    """The driver forgets limits when it is loaded anew; whoever holds the cap decides."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+        nodes.twins[NODE].set_limit_w(0, 700.0)
+        before = nodes.twins[NODE].commands[0]
+        await nodes.step()
+        view = (await client.read([NODE]))[NODE]
+    assert view.answer is not None
+    assert view.answer.held[0].state is CapState.REVERTED
+    assert nodes.twins[NODE].commands[0] == before
+
+
+async def test_caps_end_when_the_agent_is_stopped(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """Nobody would end them afterwards."""
+    async with running(plant, step_clock, tmp_path) as nodes, client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+        assert shown_w(nodes) == 450.0
+    assert shown_w(nodes) == 600.0
+
+
+async def test_after_a_crash_overdue_caps_end_before_anything_else(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """What was held is on disk before it is set, so whoever is started next knows it."""
+    twin = HostTwin(plant, NODE)
+    settings = agent_settings(tmp_path, NODE)
+    library = NvmlTwin(twin)
+    crashed = NodeAgent(
+        settings, step_clock, lambda: NvmlHost(step_clock, library), takes_writes=True
+    )
+    await crashed.look()
+    await crashed.set_limits([cap()], controller_id="x", change_id="chg-1")
+    assert [lease.key for lease in LeaseBook(settings.state_file).all()] == [KEY]
+    del crashed  # nobody is told; it is just gone
+    step_clock.advance(60)
+    plant.step()
+    async with NodeAgent(
+        settings, step_clock, lambda: NvmlHost(step_clock, library), takes_writes=False
+    ) as agent:
+        assert agent.answer().held == ()
+        assert float(plant.gpu_cap_set_w[twin.gpus[0]]) == 600.0
+
+
+async def test_a_clock_that_is_set_back_ends_caps_rather_than_prolong_them(nodes: Nodes) -> None:
+    """A cap of 30 s must not last a year because the machine believes it is last year."""
+    async with client_of(nodes) as client:
+        await client.set_limits({NODE: [cap()]}, change_id="chg-1")
+    await nodes.step(1)
+    nodes.clock.advance(-86_400)
+    await nodes.agents[NODE].look()
+    assert shown_w(nodes) == 600.0
+
+
+def test_an_agent_that_cannot_know_what_it_holds_does_not_start(
+    step_clock: StepClock, tmp_path: Path
+) -> None:
+    """It would let caps stand for ever that it was to end."""
+    settings = agent_settings(tmp_path, NODE)
+    for text in ("{", "[]", '{"format": "interlock.held-caps/1", "held": [{"key": 1}]}'):
+        settings.state_file.write_text(text)
+        with pytest.raises(InvalidRequestError, match="cannot be read"):
+            NodeAgent(settings, step_clock, lambda: NvmlHost(step_clock), takes_writes=True)
+
+
+# ── a driver that hangs ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_limit_that_waited_behind_a_hung_driver_is_never_set(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """Asked for before the hang, refused in time, it must not come minutes later."""
+    quick = {"driver_timeout_s": 0.3}
+    async with running(plant, step_clock, tmp_path, node_ids=(NODE,), other=quick) as nodes:
+        nodes.twins[NODE].inject(GpuFault.HANGS)
+        await nodes.step()
+        assert nodes.agents[NODE].answer().failure == "the driver does not answer"
+        with pytest.raises(ConflictError, match="nothing was set"):
+            await nodes.agents[NODE].set_limits([cap()], controller_id="x", change_id="c")
+        nodes.twins[NODE].repair(GpuFault.HANGS)
+        with anyio.fail_after(10):
+            while nodes.agents[NODE].answer().failure:
+                await nodes.step()
+        assert nodes.twins[NODE].commands == [0] * 8
+        assert nodes.agents[NODE].answer().held == ()
+
+
+async def test_readers_are_answered_while_the_driver_hangs_and_told_how_old_it_is(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """An answer never waits for a device."""
+    quick = {"driver_timeout_s": 0.3}
+    async with (
+        running(plant, step_clock, tmp_path, other=quick) as nodes,
+        client_of(nodes, fresh_s=5.0) as client,
+    ):
+        nodes.twins[NODE].inject(GpuFault.HANGS)
+        await nodes.step(8)
+        views = await client.read()
+        nodes.twins[NODE].repair(GpuFault.HANGS)
+    assert (views[NODE].state.value, views[OTHER].state.value) == ("stale", "fresh")
+    assert views[NODE].why == "the driver does not answer"
+    last = views[NODE].answer
+    assert last is not None
+    assert last.age_s == 8.0
+
+
+async def test_a_machine_without_a_driver_says_so_and_takes_no_cap(
+    step_clock: StepClock, tmp_path: Path
+) -> None:
+    """It is served all the same: why there is nothing is worth knowing."""
+
+    def no_driver() -> NvmlHost:
+        raise UnavailableError("NVML: there is no NVIDIA driver")
+
+    async with NodeAgent(
+        agent_settings(tmp_path, NODE), step_clock, no_driver, takes_writes=True
+    ) as agent:
+        answer = agent.answer()
+        with pytest.raises((InvalidRequestError, UnavailableError)):
+            await agent.set_limits([cap()], controller_id="x", change_id="c")
+    assert (answer.gpus, answer.age_s) == ((), None)
+    assert "no NVIDIA driver" in answer.failure
+
+
+def test_settings_of_an_agent_over_a_network_ask_for_certificates(tmp_path: Path) -> None:
+    """The shape of a real one."""
+    settings = AgentSettings(
+        node_id=NODE,
+        listen="0.0.0.0:8480",
+        cert_file=tmp_path / "node.pem",
+        key_file=tmp_path / "node.key",
+        client_ca_file=tmp_path / "ca.pem",
+        readers=frozenset({"interlock-reader"}),
+        writers=frozenset({"interlock-guard"}),
+    )
+    assert settings.needs_certificate
+    assert not settings.needs_token
