@@ -178,6 +178,14 @@ class MigMode:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadProfiles:
+    """Workload power profiles by NVML's number; those in force need not be those asked for."""
+
+    requested: frozenset[int]
+    enforced: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class GpuReading:
     """Everything that one GPU said at one moment.
 
@@ -206,6 +214,7 @@ class GpuReading:
     remapped_rows: RemappedRows | Unread = NOT_ASKED
     links_up: tuple[bool, ...] | Unread = NOT_ASKED
     mig: MigMode | Unread = NOT_ASKED
+    profiles: WorkloadProfiles | Unread = NOT_ASKED
 
     @property
     def power_w(self) -> float | Unread:

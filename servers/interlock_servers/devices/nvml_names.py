@@ -73,6 +73,7 @@ UNCORRECTED: Final = 1
 VOLATILE_ECC: Final = 0
 AGGREGATE_ECC: Final = 1
 TEMPERATURE_GPU: Final = 0
+CURRENT_PROFILES: Final = "c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t"
 XID_EVENT: Final = 0x8
 MAX_LINKS: Final = 36
 
@@ -105,6 +106,7 @@ READS: Final = frozenset(
         "nvmlDeviceGetRemappedRows",
         "nvmlDeviceGetNvLinkState",
         "nvmlDeviceGetMigMode",
+        "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles",
         "nvmlEventSetCreate",
         "nvmlEventSetFree",
         "nvmlDeviceGetSupportedEventTypes",

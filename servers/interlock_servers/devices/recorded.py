@@ -34,6 +34,9 @@ _SECRET_KEYS: Final = ("serial", "uuid", "fru_id", "partnumber", "assettag")
 _UNKNOWN_TEXT: Final = frozenset({"", "N/A"})
 
 
+_OUT: Final[type[Any]] = type(ctypes.byref(ctypes.c_int()))  # a structure to be filled
+
+
 class Way(StrEnum):
     """How a machine was asked."""
 
@@ -62,6 +65,7 @@ class LibraryRecorder:
 
     def _noting(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def ask(*arguments: Any) -> Any:
+            outs = _outs(arguments)
             entry: dict[str, Any] = {"call": name, "with": [self._plain(a) for a in arguments]}
             self.calls.append(entry)
             try:
@@ -73,6 +77,8 @@ class LibraryRecorder:
             if name in _HANDLES:
                 self._handles += answer if isinstance(answer, list) else [answer]
             entry["gives"] = self._plain(answer)
+            if outs:  # what the call wrote into the structures that it was given
+                entry["fills"] = [self._plain(out) for out in outs]
             return answer
 
         return ask
@@ -82,6 +88,8 @@ class LibraryRecorder:
         for number, handle in enumerate(self._handles):
             if handle is value:
                 return {"handle": number}
+        if type(value) is _OUT:
+            return {"out": True}
         if isinstance(value, bool | None | str):
             return value
         if isinstance(value, int):
@@ -243,6 +251,23 @@ class RecordedError(Exception):
         self.err_info = says or f"error {value}"
 
 
+class Mask255(ctypes.Structure):
+    """The mask of 255 profiles of NVML."""
+
+    _fields_ = (("mask", ctypes.c_uint * 8),)
+
+
+class CurrentProfiles(ctypes.Structure):
+    """What NVML fills with profiles; by the name of its first version."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint),
+        ("perfProfilesMask", Mask255),
+        ("requestedProfilesMask", Mask255),
+        ("enforcedProfilesMask", Mask255),
+    )
+
+
 class RecordedLibrary:
     """What has the functions of `pynvml` or `amdsmi`, and answers as the machine did.
 
@@ -263,6 +288,8 @@ class RecordedLibrary:
             self._answers.setdefault(_key(entry["call"], entry["with"]), []).append(entry)
 
     def __getattr__(self, name: str) -> Any:
+        if name == nvml_names.CURRENT_PROFILES:
+            return CurrentProfiles
         if not name.startswith(("nvml", "amdsmi_")):
             raise AttributeError(name)
 
@@ -275,6 +302,9 @@ class RecordedLibrary:
             entry = answers.pop(0) if len(answers) > 1 else answers[0]
             if "raises" in entry:
                 raise RecordedError(entry["raises"]["code"], entry["raises"]["says"])
+            outs = _outs(arguments)
+            for out, filled in zip(outs, entry.get("fills", []), strict=True):
+                _fill(out, filled["fields"])
             return _revived(entry["gives"])
 
         return ask
@@ -312,7 +342,25 @@ def _key(name: str, arguments: list[Any]) -> str:
 def _argument(value: Any) -> Any:
     if isinstance(value, _Handle):
         return {"handle": value.number}
+    if type(value) is _OUT:
+        return {"out": True}
     return [_argument(each) for each in value] if isinstance(value, list) else value
+
+
+def _outs(arguments: Iterable[Any]) -> list[Any]:
+    """The structures that a call is to fill."""
+    return [argument._obj for argument in arguments if type(argument) is _OUT]
+
+
+def _fill(structure: Any, fields: Mapping[str, Any]) -> None:
+    """Write recorded fields into a structure, arrays word by word."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            _fill(getattr(structure, name), value["fields"])
+        elif isinstance(value, list):
+            getattr(structure, name)[:] = value
+        else:
+            setattr(structure, name, value)
 
 
 def _revived(value: Any) -> Any:

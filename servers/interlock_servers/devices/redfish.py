@@ -27,8 +27,10 @@ from interlock_servers.devices.models import (
     Unread,
     Vendor,
     Why,
+    WorkloadProfiles,
     finite,
 )
+from interlock_servers.devices.profiles import of_redfish_mask
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError, UnavailableError
 
@@ -125,6 +127,7 @@ class RedfishDevice(GpuDevice):
         self._clock = clock
         self._environment = _link(processor, "EnvironmentMetrics")
         self._metrics = _link(processor, "Metrics")
+        self._profile = _link(_inside(processor, "Oem", "Nvidia"), "WorkloadPowerProfile")
         self.path = path
         self.identity = GpuIdentity(
             index=index,
@@ -179,6 +182,7 @@ class RedfishDevice(GpuDevice):
             events=try_read(self._events),
             temperature_c=_sensor(environment, "TemperatureCelsius", HOTTEST_C, COLDEST_C),
             xids=Unread(Why.NOT_ASKED, "a BMC knows no XIDs"),
+            profiles=try_read(self._profiles),
         )
 
     def _events(self) -> EventReason:
@@ -196,6 +200,20 @@ class RedfishDevice(GpuDevice):
                 raise CannotReadError(Unread(Why.IMPLAUSIBLE, f"unknown reason {reason!r}"))
             events |= _NVIDIA_REASONS[reason]
         return events
+
+    def _profiles(self) -> WorkloadProfiles:
+        """In the numbers of NVML; a BMC's are three higher."""
+        if self._profile is None:
+            raise CannotReadError(Unread(Why.NOT_SUPPORTED, "no WorkloadPowerProfile"))
+        body = self._get(self._profile).body
+        try:
+            requested, enforced = (
+                of_redfish_mask(str(body.get(name, "none")))
+                for name in ("RequestedProfileMask", "EnforcedProfileMask")
+            )
+        except ValueError as error:
+            raise CannotReadError(Unread(Why.IMPLAUSIBLE, str(error))) from None
+        return WorkloadProfiles(requested, enforced)
 
     def _get(self, path: str | None) -> Answer:
         if path is None:

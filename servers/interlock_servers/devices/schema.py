@@ -22,6 +22,7 @@ Violation: kind=1 string, held_s=2 ?double, unread=3 Unread
 Xid: code=1 uint32, age_s=2 double
 Rows: corrected=1 uint64, uncorrected=2 uint64, is_pending=3 bool, has_failed=4 bool
 Mig: is_on=1 bool, will_be_on=2 bool
+Profiles: requested=1 *uint32, enforced=2 *uint32
 Gpu: index=1 uint32, vendor=2 string, uuid=3 ?string, serial=4 ?string, model=5 ?string, \
 bus_id=6 ?string, limit_now_w=10 ?double, limit_default_w=11 ?double, limit_min_w=12 ?double, \
 limit_max_w=13 ?double, limit_enforced_w=14 ?double, limit_requested_w=15 ?double, \
@@ -29,7 +30,8 @@ power_average_w=16 ?double, power_instant_w=17 ?double, energy_j=18 ?double, eve
 temperature_c=20 ?double, memory_temperature_c=21 ?double, ecc_is_on=22 ?bool, \
 ecc_corrected=23 ?uint64, ecc_uncorrected=24 ?uint64, ecc_corrected_ever=25 ?uint64, \
 ecc_uncorrected_ever=26 ?uint64, violations=27 *Violation, xids=28 *Xid, \
-remapped_rows=29 Rows, links_up=30 *bool, mig=31 Mig, unread=32 map/Unread
+remapped_rows=29 Rows, links_up=30 *bool, mig=31 Mig, unread=32 map/Unread, \
+profiles=33 Profiles
 HeldCap: key=1 string, limit_w=2 double, safe_w=3 double, left_s=4 double, state=5 string, \
 controller_id=6 string, change_id=7 string
 

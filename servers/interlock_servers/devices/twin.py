@@ -66,6 +66,7 @@ class HostTwin:
 
     Attributes:
         commands: how often each GPU was told a limit.
+        profiles: workload power profiles asked for and in force; None where it has none.
     """
 
     def __init__(self, plant: Plant, node_id: str) -> None:
@@ -73,6 +74,7 @@ class HostTwin:
         self.node_id = node_id
         self.gpus = [int(gpu) for gpu in plant.site.gpus_of_node(node_id)]
         self.commands = [0] * len(self.gpus)
+        self.profiles: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None)
         self._faults: dict[tuple[int, GpuFault], bool] = {}
         self._released = threading.Event()
         self._since_s = plant.second

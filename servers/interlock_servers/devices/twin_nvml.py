@@ -4,6 +4,7 @@ Written from nvidia-ml-py 13.615.71 as its own reading of it: milliwatts, millij
 codes of return, a union for each field, handles that are opaque.
 """
 
+import ctypes
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +32,23 @@ class NVMLError(Exception):
         return _NAMES.get(self.value, f"NVML Error with code {self.value}")
 
 
+class Mask255(ctypes.Structure):
+    """As the library's: 255 bits in words of 32."""
+
+    _fields_ = (("mask", ctypes.c_uint * 8),)
+
+
+class CurrentProfiles(ctypes.Structure):
+    """As the library's, filled by the call that is given it."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint),
+        ("perfProfilesMask", Mask255),
+        ("requestedProfilesMask", Mask255),
+        ("enforcedProfilesMask", Mask255),
+    )
+
+
 class NvmlTwin:
     """A stand-in for the module `pynvml`, over one host of the plant.
 
@@ -40,6 +58,7 @@ class NvmlTwin:
     """
 
     NVMLError = NVMLError
+    c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t = CurrentProfiles  # noqa: N815 (its name)
 
     def __init__(self, host: HostTwin) -> None:
         self.host = host
@@ -251,6 +270,22 @@ class NvmlTwin:
         """Now, and after the next reset."""
         self._raw(device)
         return [0, 0]
+
+    def nvmlDeviceWorkloadPowerProfileGetCurrentProfiles(  # noqa: N802
+        self,
+        device: Any,
+        currentProfiles: Any,  # noqa: N803
+    ) -> int:
+        """Fills the structure that it is given."""
+        self._raw(device)
+        requested, enforced = self.host.profiles
+        if requested is None:
+            raise NVMLError(3)
+        for name, profiles in (("requested", requested), ("enforced", enforced or ())):
+            mask = getattr(currentProfiles._obj, f"{name}ProfilesMask").mask
+            for profile in profiles:
+                mask[profile // 32] |= 1 << profile % 32
+        return 0
 
     # ── events ────────────────────────────────────────────────────────────────────────────────
 

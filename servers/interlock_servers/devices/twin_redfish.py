@@ -43,6 +43,7 @@ class RedfishTwin:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            timeout = 30  # a client that forgot to close ends all the same
             wbufsize = -1  # head and body in one packet
 
             def do_GET(self) -> None:
@@ -56,7 +57,7 @@ class RedfishTwin:
                 """Say nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False  # their sockets are closed before it is left
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         return self
@@ -104,6 +105,8 @@ class RedfishTwin:
                 return 200, {"ETag": f'"{self._tags[gpu]}"'}, self._environment(gpu)
             return self._patch(gpu, body, if_match)
         if body is None:
+            if where.endswith("/Oem/Nvidia/WorkloadPowerProfile"):
+                return 200, {}, self._profiles()
             metrics = where.endswith("/ProcessorMetrics")
             return 200, {}, self._metrics(gpu) if metrics else self._processor(gpu)
         return 405, {}, _error("not to be changed")
@@ -139,8 +142,12 @@ class RedfishTwin:
 
     def _processor(self, gpu: int) -> dict[str, Any]:
         path = f"{SYSTEM}/Processors/GPU_SXM_{gpu + 1}"
+        profiles = {
+            "WorkloadPowerProfile": {"@odata.id": f"{path}/Oem/Nvidia/WorkloadPowerProfile"}
+        }
         return {
             "@odata.id": path,
+            "Oem": {"Nvidia": profiles if self.host.profiles[0] is not None else {}},
             "Id": f"GPU_SXM_{gpu + 1}",
             "ProcessorType": "GPU",
             "Manufacturer": "NVIDIA",
@@ -184,6 +191,11 @@ class RedfishTwin:
             if active
         ]
         return {"Id": "ProcessorMetrics", "Oem": {"Nvidia": {"ThrottleReasons": reasons or ["NA"]}}}
+
+    def _profiles(self) -> dict[str, Any]:
+        """Masks in hex; a BMC counts profiles from three."""
+        masks = [sum(1 << number + 3 for number in each or ()) for each in self.host.profiles]
+        return {"RequestedProfileMask": hex(masks[0]), "EnforcedProfileMask": hex(masks[1])}
 
     def _patch(
         self, gpu: int, body: dict[str, Any], if_match: str | None

@@ -18,10 +18,12 @@ from interlock_servers.devices.models import (
     Violation,
     known,
 )
+from interlock_servers.devices.profiles import names_of
 
 NEAR_LIMIT = 0.97  # of the limit: a cap loop holds a little below it
 LEAST_SHARE = 0.01  # of the time between two readings; less is noise of a counter
 MEMORY_HOT_C = 95.0
+_MAX_P = 0  # the profile that trades nothing
 XIDS_OF_HARDWARE: Final = {
     48: "an uncorrectable memory error",
     63: "a row of memory was remapped",
@@ -47,6 +49,7 @@ class Cause(StrEnum):
     BOARD_LIMIT = "board_limit"
     SYNC_BOOST = "sync_boost"
     CLOCKS_SET = "clocks_set"
+    POWER_PROFILE = "power_profile"
     FAULT = "fault"
     IDLE = "idle"
 
@@ -122,6 +125,7 @@ def why_slow(now: GpuReading, earlier: GpuReading | None = None) -> WhySlow:
         unknown.append(f"what holds its clocks now ({now.events})")
     else:
         found += _from_bits(now, now.events)
+    found += _profile(now)
     counted, why_not = _from_counters(now, earlier)
     if why_not:
         unknown.append(why_not)
@@ -185,6 +189,16 @@ def _warmed(now: GpuReading, finding: Finding) -> Finding:
     if not parts:
         return finding
     return Finding(finding.cause, f"{finding.says[:-1]}; {', '.join(parts)}.", True)
+
+
+def _profile(now: GpuReading) -> list[Finding]:
+    """A workload power profile in force trades speed for power, whoever asked for it."""
+    if isinstance(now.profiles, Unread) or not now.profiles.enforced - {_MAX_P}:
+        return []
+    says = f"Power profile {names_of(now.profiles.enforced)} is in force"
+    if now.profiles.requested != now.profiles.enforced:
+        says += f", and {names_of(now.profiles.requested)} was asked for"
+    return [Finding(Cause.POWER_PROFILE, f"{says}.", True)]
 
 
 def _from_counters(now: GpuReading, earlier: GpuReading | None) -> tuple[list[Finding], str]:

@@ -20,6 +20,7 @@ from interlock_servers.devices.models import (
     Vendor,
     Violation,
     Why,
+    WorkloadProfiles,
     Xid,
 )
 from interlock_servers.devices.node_models import Cap, CapState, HeldCap, NodeAnswer
@@ -80,6 +81,7 @@ def write_gpu(reading: GpuReading, now: datetime) -> Any:
     if isinstance(rows, Unread):
         put("remapped_rows", rows)
     else:
+        sent.remapped_rows.SetInParent()
         sent.remapped_rows.corrected, sent.remapped_rows.uncorrected = (
             rows.corrected,
             rows.uncorrected,
@@ -91,7 +93,14 @@ def write_gpu(reading: GpuReading, now: datetime) -> Any:
     if isinstance(mig, Unread):
         put("mig", mig)
     else:
+        sent.mig.SetInParent()
         sent.mig.is_on, sent.mig.will_be_on = mig.is_on, mig.will_be_on
+    if isinstance(reading.profiles, Unread):
+        put("profiles", reading.profiles)
+    else:
+        sent.profiles.SetInParent()
+        sent.profiles.requested.extend(sorted(reading.profiles.requested))
+        sent.profiles.enforced.extend(sorted(reading.profiles.enforced))
     return sent
 
 
@@ -143,7 +152,7 @@ def read_gpu(sent: Any, observed_at: datetime, now: datetime) -> GpuReading:
     links = got.value("links_up", is_there="links_up" not in sent.unread)
     if ("xids" in sent.unread and sent.xids) or ("links_up" in sent.unread and sent.links_up):
         raise ValueError("a list has entries and a reason for having none")
-    rows, mig = got.value("remapped_rows"), got.value("mig")
+    rows, mig, profiles = got.value("remapped_rows"), got.value("mig"), got.value("profiles")
     numbers = {name: got.value(name) for name in _NUMBERS}
     return GpuReading(
         identity=GpuIdentity(
@@ -164,6 +173,9 @@ def read_gpu(sent: Any, observed_at: datetime, now: datetime) -> GpuReading:
         else RemappedRows(rows.corrected, rows.uncorrected, rows.is_pending, rows.has_failed),
         links_up=links if isinstance(links, Unread) else tuple(links),
         mig=mig if isinstance(mig, Unread) else MigMode(mig.is_on, mig.will_be_on),
+        profiles=profiles
+        if isinstance(profiles, Unread)
+        else WorkloadProfiles(frozenset(profiles.requested), frozenset(profiles.enforced)),
         **numbers,
     )
 

@@ -83,10 +83,9 @@ def opened(twin: HostTwin, clock: PlantClock, monkeypatch: pytest.MonkeyPatch) -
 
 def bmc_of(twin: RedfishTwin, *, deadline_s: float = 5.0) -> HttpBmc:
     """A connection to a BMC of a twin."""
+    user, variable = LOGIN[0], "TWIN_PASSWORD"
     return HttpBmc(
-        BmcSettings(
-            url=twin.url, username=LOGIN[0], password_env="TWIN_PASSWORD", deadline_s=deadline_s
-        )
+        BmcSettings(url=twin.url, username=user, password_env=variable, deadline_s=deadline_s)
     )
 
 

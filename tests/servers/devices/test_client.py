@@ -218,7 +218,7 @@ async def test_power_that_the_energy_counter_contradicts_is_not_believed(nodes: 
     views: list[NodeView] = []
     async with client_of(nodes) as client:
         await client.read()
-        for _ in range(2):
+        for _ in range(3):
             await nodes.step(2)
             views.append((await client.read())[NODE])
         nodes.twins[NODE].repair(GpuFault.LIES_ABOUT_POWER)
@@ -456,8 +456,9 @@ async def test_a_few_nodes_that_do_not_answer_do_not_hold_the_others_up(
 ) -> None:
     """All are asked at the same time, and each has its own deadline."""
 
-    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await writer.wait_closed()
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
 
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
