@@ -1,9 +1,9 @@
 """Many nodes read at once: the one that lies or stops is named, and the others go on."""
 
-import asyncio
 import math
 import random
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -456,19 +456,14 @@ async def test_a_few_nodes_that_do_not_answer_do_not_hold_the_others_up(
 ) -> None:
     """All are asked at the same time, and each has its own deadline."""
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    mute = NodeSettings(node_id="node-mute", address=f"127.0.0.1:{port}", tls=False)
     asked = nodes.settings(deadline_s=0.5)
-    three = asked.model_copy(update={"nodes": (*asked.nodes, mute)})
-    async with listener, NodeClient(three, step_clock) as client:
-        with anyio.fail_after(PATIENCE_S):
-            views = await client.read()
-        listener.close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # connects, and says nothing
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        mute = NodeSettings(node_id="node-mute", address=address, tls=False)
+        three = asked.model_copy(update={"nodes": (*asked.nodes, mute)})
+        async with NodeClient(three, step_clock) as client:
+            with anyio.fail_after(PATIENCE_S):
+                views = await client.read()
     assert [view.state for view in views.values()] == [
         NodeState.FRESH,
         NodeState.FRESH,
