@@ -90,8 +90,8 @@ def load_library() -> Any:
     except ImportError:
         why = "amdsmi is not installed; install interlock-dsx[amd]"
     except (KeyError, OSError, AttributeError) as error:
-        first = said.getvalue().strip().splitlines()
-        why = f"libamd_smi.so of ROCm is not on this machine ({first[0] if first else error!r})"
+        first = said.getvalue().strip().splitlines() or [repr(error)]
+        why = f"libamd_smi.so of ROCm is not on this machine ({first[0]})"
     raise UnavailableError(f"AMD SMI: {why}")
 
 

@@ -97,13 +97,14 @@ class GpuDevice(ABC):
         except UnansweredError as error:
             unanswered = str(error)
         after = self.limits().now_w
-        if isinstance(after, Unread):
-            said = f"it said {refused}, and " if refused else ""
-            return outcome(Outcome.UNKNOWN, None, f"{said}its limit cannot be read: {after}")
         if refused:
-            moved = before_w is None or abs(after - before_w) > SAME_W
-            kind = Outcome.CLAMPED if moved else Outcome.REFUSED
-            return outcome(kind, after, refused)
+            after_w = known(after)
+            moved = (
+                before_w is not None and after_w is not None and abs(after_w - before_w) > SAME_W
+            )
+            return outcome(Outcome.CLAMPED if moved else Outcome.REFUSED, after_w, refused)
+        if isinstance(after, Unread):
+            return outcome(Outcome.UNKNOWN, None, f"its limit cannot be read back: {after}")
         if abs(after - limit_w) > SAME_W:
             if unanswered:
                 return outcome(Outcome.UNKNOWN, after, f"{unanswered}; it may still come")

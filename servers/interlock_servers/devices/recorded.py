@@ -105,7 +105,7 @@ class LibraryRecorder:
             return {"fields": {name: self._plain(getattr(value, name)) for name in names}}
         if isinstance(value, SimpleNamespace):
             return {"fields": {name: self._plain(each) for name, each in vars(value).items()}}
-        if isinstance(value, Iterable):
+        if isinstance(value, Iterable | ctypes.Array):
             return [self._plain(each) for each in value]
         return {"handle": None}  # a pointer that nobody gave us as one
 

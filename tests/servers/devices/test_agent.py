@@ -239,6 +239,7 @@ async def test_what_may_have_moved_is_held_until_its_end_and_what_did_not_is_not
 # ── ends ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.trap("DV-G02")
 async def test_when_the_controller_is_silent_the_safe_value_comes_back_by_itself(
     nodes: Nodes,
 ) -> None:
@@ -376,6 +377,7 @@ def test_an_agent_that_cannot_know_what_it_holds_does_not_start(
 # ── a driver that hangs ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.trap("DV-G01")
 async def test_a_limit_that_waited_behind_a_hung_driver_is_never_set(
     plant: Plant, step_clock: StepClock, tmp_path: Path
 ) -> None:

@@ -455,7 +455,6 @@ async def test_a_few_nodes_that_do_not_answer_do_not_hold_the_others_up(
     nodes: Nodes, step_clock: StepClock
 ) -> None:
     """All are asked at the same time, and each has its own deadline."""
-
     asked = nodes.settings(deadline_s=0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # connects, and says nothing
         address = f"127.0.0.1:{listener.getsockname()[1]}"
