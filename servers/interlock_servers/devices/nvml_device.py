@@ -190,7 +190,7 @@ class NvmlDevice(GpuDevice):
             if answer.fieldId not in found:
                 continue
             if answer.nvmlReturn != nvml.SUCCESS:
-                found[answer.fieldId] = _unread_code(answer.nvmlReturn, self._library)
+                found[answer.fieldId] = _unread_code(answer.nvmlReturn)
                 continue
             member = nvml.VALUE_MEMBERS.get(answer.valueType)
             found[answer.fieldId] = (
@@ -236,8 +236,9 @@ def unread_of(error: Any) -> Unread:
     return Unread(why, str(error))
 
 
-def _unread_code(code: int, library: Any) -> Unread:
-    return unread_of(library.NVMLError(code))
+def _unread_code(code: int) -> Unread:
+    """The code of one field, for which the library has no words."""
+    return Unread(nvml.WHY_OF_ERROR.get(code, Why.FAILED), f"NVML code {code}")
 
 
 def _as_text(value: Any) -> str:
