@@ -109,6 +109,9 @@ class NvmlHost(GpuHost):
             self._no_events = {device.identity.index: unread_of(error) for device in devices}
             return
         for device in devices:
+            if isinstance(device.handle, NoHandle):
+                self._no_events[device.identity.index] = unread_of(device.handle.error)
+                continue
             try:
                 kinds = library.nvmlDeviceGetSupportedEventTypes(device.handle)
                 if not kinds & nvml.XID_EVENT:
