@@ -15,9 +15,14 @@ async def test_what_had_not_begun_when_its_time_was_over_never_begins() -> None:
     """A limit asked for before a hang would otherwise be set minutes after it was given up."""
     driver, release = DriverThread("test"), threading.Event()
     done: list[str] = []
+
+    def hangs() -> None:
+        release.wait(PATIENCE_S)
+        done.append("first")
+
     with anyio.fail_after(PATIENCE_S):
         with pytest.raises(HungError) as first:
-            await driver.run(lambda: (release.wait(PATIENCE_S), done.append("first")), 0.1)
+            await driver.run(hangs, 0.1)
         with pytest.raises(HungError) as second:
             await driver.run(lambda: done.append("second"), 0.1)
         release.set()
