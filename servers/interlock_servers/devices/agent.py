@@ -173,7 +173,11 @@ class NodeAgent:
     async def _look_again(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sample_s)
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # caps end only as long as this goes on
+                log.exception("look failed: node=%s", self.settings.node_id)
+                self._failure = f"the devices cannot be read: {error!r}"
 
     def _read(self) -> tuple[GpuReading, ...]:
         """In the driver's thread: everything, opening the host where it is not open."""

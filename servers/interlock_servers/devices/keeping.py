@@ -142,6 +142,7 @@ class CapKeeper:
     ) -> tuple[LimitOutcome, ...]:
         """End caps now, at their safe values: those of these GPUs and this controller, or all."""
         outcomes = []
+        is_hung = False
         async with self._one_at_a_time:
             wanted = [lease.key for lease in self._book.all()] if keys is None else keys
             for key in dict.fromkeys(wanted):
@@ -150,13 +151,14 @@ class CapKeeper:
                     why = "this controller holds no cap on it"
                     outcomes.append(LimitOutcome(key, 0.0, Outcome.REFUSED, None, None, why))
                     continue
-                try:
-                    outcomes.append(await self._bring_back(lease))
-                except HungError:
-                    why = "the driver does not answer; it is tried again when the cap is over"
-                    outcomes.append(
-                        LimitOutcome(key, lease.safe_w, Outcome.UNKNOWN, None, None, why)
-                    )
+                if not is_hung:  # one wait for a driver that hangs is enough
+                    try:
+                        outcomes.append(await self._bring_back(lease))
+                        continue
+                    except HungError:
+                        is_hung = True
+                why = "the driver does not answer; it is tried again when the cap is over"
+                outcomes.append(LimitOutcome(key, lease.safe_w, Outcome.UNKNOWN, None, None, why))
         return tuple(outcomes)
 
     async def end_overdue(self) -> None:
@@ -167,7 +169,14 @@ class CapKeeper:
         """
         async with self._one_at_a_time:
             for lease in self._book.over(self._clock.now()):
-                self._note("cap is over", await self._bring_back(lease), lease.change_id)
+                try:
+                    outcome = await self._bring_back(lease)
+                except HungError:
+                    raise
+                except Exception:  # whatever it is, the other caps must end
+                    log.exception("cap cannot be ended: gpu=%s", lease.key)
+                    continue
+                self._note("cap is over", outcome, lease.change_id)
 
     def compare(self, readings: Sequence[GpuReading]) -> None:
         """See which caps the devices no longer have. They are not set again: two would fight."""

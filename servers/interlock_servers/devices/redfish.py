@@ -66,9 +66,13 @@ class RedfishHost(GpuHost):
             ComponentError: it lets us not in, or is no Redfish service.
         """
         self._bmc = bmc
-        root = self._read(f"{ROOT}/")
+        try:
+            root = self._read(f"{ROOT}/")
+            found = list(self._gpus(root))
+        except BaseException:
+            bmc.close()
+            raise
         self.says = f"Redfish {root.get('RedfishVersion', 'of unknown version')}"
-        found = list(self._gpus(root))
         self._devices = tuple(
             RedfishDevice(bmc, path, processor, index, clock)
             for index, (path, processor) in enumerate(found)

@@ -31,6 +31,7 @@ class GpuFault(StrEnum):
     LIES_ABOUT_LIMIT = "lies_about_limit"  # shows the limit and does not follow it
     LIES_ABOUT_POWER = "lies_about_power"  # shows a quarter of its draw; its energy counter is true
     HANGS = "hangs"  # does not answer until released
+    BREAKS = "breaks"  # fails as no library should
     LOST = "lost"  # has fallen off the bus
     LOST_ONCE_SET = "lost_once_set"  # takes a limit and falls off the bus
     NO_RANGE = "no_range"  # does not tell its least and greatest limit
@@ -134,6 +135,8 @@ class HostTwin:
 
     def raw(self, gpu: int) -> RawGpu:
         """What it is now."""
+        if self.has(gpu, GpuFault.BREAKS):
+            raise RuntimeError("the twin was told to break")
         plant = self.plant
         self._let_time_pass()
         if self._seen is None or self._seen[0] != plant.second:

@@ -44,6 +44,18 @@ class StepClock:
         """Move it on, without waking anybody: agents look when they are told to."""
         self._now += timedelta(seconds=seconds)
 
+    @property
+    def sleepers(self) -> int:
+        """How many sleep by it."""
+        return len(self._sleepers)
+
+    def wake(self) -> None:
+        """Let everybody go on who has slept long enough."""
+        for moment, due in self._sleepers:
+            if moment <= self._now:
+                due.set()
+        self._sleepers = [entry for entry in self._sleepers if not entry[1].is_set()]
+
 
 @dataclass
 class Nodes:

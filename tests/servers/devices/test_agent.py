@@ -24,6 +24,7 @@ from interlock_tools.errors import (
 )
 from tests.servers.devices.conftest import START
 from tests.servers.devices.nodes import Nodes, StepClock, agent_settings, client_of, running
+from tests.servers.waiting import until
 
 NODE, OTHER = "node-001", "node-002"
 KEY = f"GPU-{NODE}-0"
@@ -415,6 +416,40 @@ async def test_readers_are_answered_while_the_driver_hangs_and_told_how_old_it_i
     last = views[NODE].answer
     assert last is not None
     assert last.age_s == 8.0
+
+
+async def test_whatever_breaks_caps_go_on_ending(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """A driver that fails as no library should must not take the dead man's switch with it."""
+    async with running(plant, step_clock, tmp_path, node_ids=(NODE,)) as nodes:
+        agent, keys = nodes.agents[NODE], [f"GPU-{NODE}-{gpu}" for gpu in range(3)]
+        await agent.set_limits([cap(key) for key in keys], controller_id="x", change_id="c")
+        nodes.twins[NODE].inject(GpuFault.BREAKS, [1])
+        plant.step()
+        for seconds in (10, 30, 1):  # by its own loop: it breaks, and it goes on
+            step_clock.advance(seconds)
+            step_clock.wake()
+            await until(lambda: step_clock.sleepers and "Runtime" in agent.answer().failure)
+        assert [shown_w(nodes, gpu) for gpu in range(3)] == [600.0, 450.0, 600.0]
+        assert [held.key for held in agent.answer().held] == [keys[1]]
+        nodes.twins[NODE].repair(GpuFault.BREAKS)
+        await nodes.step()
+    assert shown_w(nodes, 1) == 600.0
+
+
+async def test_an_agent_stops_in_bounded_time_though_its_driver_hangs(
+    plant: Plant, step_clock: StepClock, tmp_path: Path
+) -> None:
+    """One wait, not one for each cap; what is left is on disk for the next start."""
+    quick = {"driver_timeout_s": 0.5}
+    with anyio.fail_after(6):
+        async with running(plant, step_clock, tmp_path, node_ids=(NODE,), other=quick) as nodes:
+            caps = [cap(f"GPU-{NODE}-{gpu}") for gpu in range(8)]
+            await nodes.agents[NODE].set_limits(caps, controller_id="x", change_id="c")
+            nodes.twins[NODE].inject(GpuFault.HANGS)
+    nodes.twins[NODE].repair(GpuFault.HANGS)
+    assert len(LeaseBook(nodes.agents[NODE].settings.state_file).all()) == 8
 
 
 async def test_a_machine_without_a_driver_says_so_and_takes_no_cap(
