@@ -443,7 +443,7 @@ async def test_an_agent_stops_in_bounded_time_though_its_driver_hangs(
 ) -> None:
     """One wait, not one for each cap; what is left is on disk for the next start."""
     quick = {"driver_timeout_s": 0.5}
-    with anyio.fail_after(6):
+    with anyio.fail_after(3):
         async with running(plant, step_clock, tmp_path, node_ids=(NODE,), other=quick) as nodes:
             caps = [cap(f"GPU-{NODE}-{gpu}") for gpu in range(8)]
             await nodes.agents[NODE].set_limits(caps, controller_id="x", change_id="c")
