@@ -1,9 +1,10 @@
 """One host of a small factory, its GPUs behind each way to them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from interlock_servers.devices.twin_amd_smi import AmdSmiTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_servers.devices.twin_redfish import LOGIN, RedfishTwin
 from interlock_tools.errors import UnavailableError
+from tests.servers.devices.nodes import Nodes, StepClock, running
 
 START = datetime(2026, 9, 1, 12, tzinfo=UTC)
 WAYS = ("nvml", "amdsmi", "redfish")
@@ -106,3 +108,16 @@ def any_host(request: pytest.FixtureRequest, opened: Opener, clock: PlantClock) 
         return NvmlHost(clock)
     except UnavailableError as error:
         pytest.fail(str(error))
+
+
+@pytest.fixture
+def step_clock() -> StepClock:
+    """The one clock of agents and client."""
+    return StepClock(START)
+
+
+@pytest.fixture
+async def nodes(plant: Plant, step_clock: StepClock, tmp_path: Path) -> AsyncIterator[Nodes]:
+    """Two agents that take writes."""
+    async with running(plant, step_clock, tmp_path) as both:
+        yield both

@@ -13,14 +13,19 @@ import anyio
 from interlock_plant import Plant
 from interlock_servers.devices.agent import NodeAgent
 from interlock_servers.devices.client import NodeClient
+from interlock_servers.devices.models import LimitOutcome, Outcome
+from interlock_servers.devices.node_models import Cap
 from interlock_servers.devices.nvml import NvmlHost
 from interlock_servers.devices.server import NodeServer
 from interlock_servers.devices.settings import AgentSettings, NodeSettings, NodesSettings
 from interlock_servers.devices.twin import HostTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
+from interlock_tools.errors import FactoryError
 
 READER, WRITER = "reader-token-1", "writer-token-1"
 PATIENCE_S = 20.0
+NODE, OTHER = "node-001", "node-002"
+KEY = f"GPU-{NODE}-0"
 
 
 class StepClock:
@@ -147,3 +152,19 @@ async def client_of(nodes: Nodes, who: str = "writer", **other: Any) -> AsyncIte
     """A client with this token."""
     async with NodeClient(nodes.settings(who, **other), nodes.clock) as client:
         yield client
+
+
+def cap(key: str = KEY, limit_w: float = 450.0, safe_w: float = 600.0, s: float = 30.0) -> Cap:
+    """A cap that ends."""
+    return Cap(key, limit_w, safe_w, s)
+
+
+def outcomes(answer: tuple[LimitOutcome, ...] | FactoryError) -> list[Outcome]:
+    """What became of each limit."""
+    assert not isinstance(answer, FactoryError), answer
+    return [each.outcome for each in answer]
+
+
+def shown_w(nodes: Nodes, gpu: int = 0, node_id: str = NODE) -> float:
+    """The limit that the plant's GPU has."""
+    return float(nodes.plant.gpu_cap_set_w[nodes.twins[node_id].gpus[gpu]])
