@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from interlock_console import authority, decisions, federation, ledger, logs, policy, running
+from interlock_console import (
+    authority,
+    decisions,
+    devices,
+    federation,
+    ledger,
+    logs,
+    policy,
+    running,
+)
 from interlock_console.demo.command import run_demo
 from interlock_console.entry import (
     DEFAULT_FILE,
@@ -21,6 +30,7 @@ from interlock_console.settlement import settlement
 from interlock_console.telemetry import telemetry
 from interlock_servers.surface.toolsets import Narrow, named_in
 from interlock_servers.transports.broker import Kind
+from interlock_tools.clock import SystemClock
 
 app = typer.Typer(
     name="interlock",
@@ -36,6 +46,7 @@ app.add_typer(policy.app, name="policy")
 authority.add_to(app)
 federation.add_to(app)
 app.command()(settlement)
+devices.add_to(app)
 
 Toolsets = Annotated[
     str | None, typer.Option("--toolsets", help="only these components, such as maxlps,flex")
@@ -145,8 +156,9 @@ def plant(
 
 @app.command()
 def doctor(config: Config = DEFAULT_FILE) -> None:
-    """Connect to each configured component and say what works; changes nothing."""
-    run(running.examine(console, settings_in(config)))
+    """Say what GPUs this machine has and what each component answers; changes nothing."""
+    all_here = devices.show_machine(console, SystemClock())
+    run(running.examine(console, settings_in(config), all_here=all_here))
 
 
 @app.command()

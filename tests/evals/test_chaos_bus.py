@@ -17,7 +17,7 @@ from interlock_evals.chaos.bus.grid import GridRun
 from interlock_evals.chaos.bus.points import PointRun
 from interlock_servers.exchange import catalogue, columns, models, points, slot, store
 from interlock_servers.exchange.client import ExchangeClient
-from interlock_servers.flex import replays, signatures
+from interlock_servers.flex import replays
 from interlock_servers.transports.mqtt import Message
 
 SEED = 2026
@@ -211,7 +211,7 @@ def _any_replay(patch: Patch) -> None:
 
 
 def _twins_are_two(patch: Patch) -> None:
-    patch.setattr(signatures, "fingerprint", lambda compact: compact.encode())
+    patch.setattr(replays, "fingerprint", lambda compact: compact.encode())
 
 
 def _any_moment(patch: Patch) -> None:

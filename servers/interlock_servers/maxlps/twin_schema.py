@@ -7,17 +7,12 @@ alone is public. A client that finds them by reflection does not depend on these
 
 from typing import Final
 
-from google.protobuf import empty_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pb2 import (
-    DescriptorProto,
-    FieldDescriptorProto,
-    FileDescriptorProto,
-)
 from google.protobuf.descriptor_pool import DescriptorPool
+
+from interlock_servers.transports.grpc_table import pool_of_table, rows
 
 PACKAGE: Final = "nvidia.dcpower.v1"
 
-# name=number type; `*` a list, `?` may be absent, `a/` within oneof a, `map` from a string
 _MESSAGES: Final = """
 Status: ok=1 bool, diag_msg=2 string
 PowerLimit: watts=1 limit/double, percentage=2 limit/double
@@ -100,17 +95,6 @@ SERVICES: Final = {
     "MetricsManagementService": (("MetricsQuery", "MetricsQueryRequest", "MetricsQueryResponse"),),
 }
 
-_SCALARS: Final = {
-    "bool": FieldDescriptorProto.TYPE_BOOL,
-    "bytes": FieldDescriptorProto.TYPE_BYTES,
-    "double": FieldDescriptorProto.TYPE_DOUBLE,
-    "int32": FieldDescriptorProto.TYPE_INT32,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-    "string": FieldDescriptorProto.TYPE_STRING,
-    "uint32": FieldDescriptorProto.TYPE_UINT32,
-}
-_GOOGLE: Final = {"Struct", "Timestamp", "Empty"}
-
 
 def build_pool(*, newer: bool = False, without: frozenset[str] = frozenset()) -> DescriptorPool:
     """The descriptors of a server.
@@ -119,86 +103,16 @@ def build_pool(*, newer: bool = False, without: frozenset[str] = frozenset()) ->
         newer: with fields that no client knows yet.
         without: fields (`Message.field`) or methods (`Service.Method`) that it does not have.
     """
-    file = FileDescriptorProto(
-        name="nvidia/dcpower/v1/dcpower.proto", package=PACKAGE, syntax="proto3"
-    )
-    for google in (struct_pb2, timestamp_pb2, empty_pb2):
-        file.dependency.append(google.DESCRIPTOR.name)
-    for line in filter(None, _MESSAGES.splitlines()):
-        name, _, fields = line.partition(": ")
-        message = file.message_type.add(name=name)
-        for field in (*fields.split(", "), *(_NEWER.get(name, ()) if newer else ())):
-            if f"{name}.{field.partition('=')[0]}" not in without:
-                _add_field(message, field)
-        _add_absence(message)
-    for service_name, methods in SERVICES.items():
-        service = file.service.add(name=service_name)
-        for method, request, response in methods:
-            if f"{service_name}.{method}" not in without:
-                service.method.add(
-                    name=method,
-                    input_type=_full(request),
-                    output_type=_full(response.removeprefix(">")),
-                    server_streaming=response.startswith(">"),
-                )
-    pool = DescriptorPool()
-    for google in (struct_pb2, timestamp_pb2, empty_pb2):
-        pool.AddSerializedFile(google.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-def _full(message: str) -> str:
-    return f".google.protobuf.{message}" if message in _GOOGLE else f".{PACKAGE}.{message}"
-
-
-def _add_field(message: DescriptorProto, text: str) -> None:
-    """One `name=number type` of the table."""
-    name, _, rest = text.partition("=")
-    number, _, kind = rest.partition(" ")
-    group, slash, inner = kind.rpartition("/")
-    inner = inner.lstrip("*?")
-    field = message.field.add(
-        name=name, number=int(number), label=FieldDescriptorProto.LABEL_OPTIONAL
-    )
-    if inner in _SCALARS:
-        field.type = _SCALARS[inner]
-    else:
-        field.type = FieldDescriptorProto.TYPE_MESSAGE
-        field.type_name = _full(inner)
-    if group == "map":
-        _make_map(message, field)
-    elif slash:
-        field.oneof_index = _oneof(message, group)
-    elif kind.startswith("*"):
-        field.label = FieldDescriptorProto.LABEL_REPEATED
-    elif kind.startswith("?"):
-        field.proto3_optional = True
-
-
-def _make_map(message: DescriptorProto, field: FieldDescriptorProto) -> None:
-    """A map is a list of entries on the wire."""
-    entry = message.nested_type.add(name=f"{field.name.title().replace('_', '')}Entry")
-    entry.options.map_entry = True
-    key = entry.field.add(name="key", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL)
-    key.type = FieldDescriptorProto.TYPE_STRING
-    value = entry.field.add(name="value", number=2, label=FieldDescriptorProto.LABEL_OPTIONAL)
-    value.type, value.type_name = FieldDescriptorProto.TYPE_MESSAGE, field.type_name
-    field.label = FieldDescriptorProto.LABEL_REPEATED
-    field.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
-
-
-def _oneof(message: DescriptorProto, name: str) -> int:
-    names = [oneof.name for oneof in message.oneof_decl]
-    if name not in names:
-        message.oneof_decl.add(name=name)
-        return len(names)
-    return names.index(name)
-
-
-def _add_absence(message: DescriptorProto) -> None:
-    """A proto3 field that may be absent sits in a oneof of its own, after the real ones."""
-    for field in message.field:
-        if field.proto3_optional:
-            field.oneof_index = len(message.oneof_decl)
-            message.oneof_decl.add(name=f"_{field.name}")
+    messages = {
+        name: [
+            field
+            for field in (*fields, *(_NEWER.get(name, ()) if newer else ()))
+            if f"{name}.{field.partition('=')[0]}" not in without
+        ]
+        for name, fields in rows(_MESSAGES).items()
+    }
+    services = {
+        name: [method for method in methods if f"{name}.{method[0]}" not in without]
+        for name, methods in SERVICES.items()
+    }
+    return pool_of_table("nvidia/dcpower/v1/dcpower.proto", PACKAGE, messages, services)
