@@ -149,6 +149,7 @@ class LimitOperation(Operation[A], Generic[A]):
             power_rise_w=math.ceil(sum(rise_w for _, rise_w in moves_w)),
             slo_floors_broken=picture.floors_broken(caps),
             budgets_broken=picture.budgets_broken(caps, grid["limit_w"], grid.get("feed_limits_w")),
+            power_taken_from=_taken_from(picture, caps),
         )
 
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:
@@ -332,8 +333,8 @@ class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
     arguments = ReleaseCapsArguments
 
     def caps(self, arguments: ReleaseCapsArguments, picture: Picture) -> Caps:
-        """The greatest limit of each named node; of every node where none is named."""
-        named = arguments.node_ids or list(picture.nodes)
+        """The greatest limit of each named node; where none is named, of all that can be set."""
+        named = arguments.node_ids or [view.node_id for view in picture.lit]
         return {node_id: int(picture.node(node_id).limits[1]) for node_id in named}
 
 
@@ -342,6 +343,21 @@ def maxlps_operations(
 ) -> tuple[LimitOperation[Any], ...]:
     """Everything that may change here."""
     return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+
+
+def _taken_from(picture: Picture, caps: Caps) -> frozenset[str]:
+    """Whose limits fall while those of others rise: their power goes to somebody else."""
+    falls_w: dict[str, float] = {}
+    rises_w: dict[str, float] = {}
+    for node_id, cap_w in caps.items():
+        view = picture.node(node_id)
+        name = node_id if view.group is None else view.group.name
+        fall_w, rise_w = view.moves_w(cap_w)
+        falls_w[name] = falls_w.get(name, 0.0) + fall_w
+        rises_w[name] = rises_w.get(name, 0.0) + rise_w
+    gain = {name for name, watts in rises_w.items() if watts > falls_w[name]}
+    lose = {name for name, watts in falls_w.items() if watts > rises_w[name]}
+    return frozenset(lose if gain else ())
 
 
 def _is_set(picture: Picture, node_id: str, caps: Caps) -> bool:
