@@ -28,6 +28,7 @@ from interlock_tools.measures import ALLOCATOR, FEASIBLE
 
 Moves = Literal["any", "down", "up"]
 NOTHING: Mapping[str, float] = {}
+DEADBAND_W = 5.0  # of a GPU's limit: a smaller rise is not worth a command, nor a person's look
 FITS = 1 + 1e-9  # a floor that is exactly its budget fits
 
 
@@ -46,6 +47,7 @@ class SitePlan:
         gap: distance to the optimum at most, relative; None where the limits were not kept.
         dark: nodes that count with their worst case and are given no cap.
         steps_left: how many more such plans a restore takes after this one.
+        releases: whether every cap is its device's default.
     """
 
     caps: dict[str, int]
@@ -57,6 +59,7 @@ class SitePlan:
     relief: Relief | NoRelief | None = None
     dark: tuple[str, ...] = ()
     steps_left: int = 0
+    releases: bool = False
 
 
 def plan_site(
@@ -75,7 +78,8 @@ def plan_site(
         margin: share of each budget that is left free.
         domain_limits_w: further limits, in watts at the meter, by name of the domain.
         moves: `down`: only what falls; where there are further limits and none of the site, only
-            under them. `up`: only what rises, as far as the first step that a breaker allows.
+            under them. `up`: only what rises while nothing falls, as far as the first step that a
+            breaker allows; what does not fit then are domains that stand above their limit.
 
     Raises:
         InvalidRequestError: an argument is out of range or names no domain.
@@ -83,7 +87,8 @@ def plan_site(
     unknown = sorted(set(domain_limits_w) - set(picture.levels))
     if unknown:
         raise InvalidRequestError(f"domain_limits_w: {unknown[0]!r} is no domain of power_tree")
-    sheet = Sheet.of(picture, site_limit_w, domain_limits_w)
+    stands = moves == "up"  # whoever would have to fall for it stays, and so do the others there
+    sheet = Sheet.of(picture, site_limit_w, domain_limits_w, margin, stands=stands)
     began_s = time.perf_counter()
     found = sheet.plan(margin)
     ALLOCATOR.record(time.perf_counter() - began_s, {FEASIBLE: isinstance(found, CapPlan)})
@@ -91,8 +96,9 @@ def plan_site(
     relief = None
     if isinstance(found, Infeasible):
         closest, missing_w = sheet.closest(margin, found)
-        work = dict(zip(sheet.gpu_node, closest.work.tolist(), strict=True))
-        relief = relief_of(sheet.tree, sheet.gpu_budget_w(margin), sheet.lo_w, picture, work)
+        if not stands:
+            work = dict(zip(sheet.gpu_node, closest.work.tolist(), strict=True))
+            relief = relief_of(sheet.tree, sheet.gpu_budget_w(margin), sheet.lo_w, picture, work)
         solved, gap = closest, None
     else:
         solved, gap = found, found.gap
@@ -113,6 +119,7 @@ def plan_site(
         relief=relief,
         dark=picture.dark,
         steps_left=left,
+        releases=bool(caps) and all(w == int(picture.nodes[n].limits[1]) for n, w in caps.items()),
     )
 
 
@@ -143,11 +150,13 @@ class Sheet:
         site_limit_w: float | None = None,
         domain_limits_w: Mapping[str, float] = NOTHING,
         margin: float = MARGIN,
+        *,
+        stands: bool = False,
     ) -> "Sheet":
-        """The sheet of a picture under these further limits."""
+        """The sheet of a picture under these further limits; `stands`: no cap may fall."""
         views = picture.lit
         spread = np.repeat(np.arange(len(views)), [view.gpu_count for view in views])
-        columns = np.array([_column(view) for view in views])[spread].T
+        columns = np.array([_column(view, stands=stands) for view in views])[spread].T
         natural_w, p0, gamma, lo_w, hi_w, floor = columns
         leaves = Leaves.of(
             natural_w=natural_w, p0=p0, gamma=gamma, lo_w=lo_w, hi_w=hi_w, floor_work=floor
@@ -242,8 +251,10 @@ class Sheet:
         return {name: caps[name] for name in dict.fromkeys(self.gpu_node)}
 
 
-def _column(view: NodeView) -> tuple[float, ...]:
-    min_w, max_w, _ = view.limits
+def _column(view: NodeView, *, stands: bool) -> tuple[float, ...]:
+    min_w, max_w, set_w = view.limits
+    if stands:
+        min_w = max(min_w, min(set_w, view.natural_w))
     curve = view.curve
     return view.natural_w, curve.p0, curve.gamma, min_w, max_w, view.planned_floor
 
@@ -316,6 +327,6 @@ def _lifted(picture: Picture, caps: Caps) -> dict[str, int]:
         view = picture.nodes[node_id]
         lifted_w = int(view.limits[1]) if cap_w >= int(view.natural_w) else cap_w
         fall_w, rise_w = view.moves_w(lifted_w)
-        if rise_w > 0 and (fall_w == 0 or None in view.each_set_w):
+        if rise_w >= DEADBAND_W * view.gpu_count and (fall_w == 0 or None in view.each_set_w):
             out[node_id] = lifted_w
     return out

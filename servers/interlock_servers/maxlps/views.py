@@ -114,6 +114,7 @@ class CapPlanView(Page):
     cost_gpu_h: float | None = None
     dark: Names
     steps_left: int
+    releases: bool
     site_limit_w: float | None = None
 
 
@@ -183,6 +184,7 @@ def plan_fields(found: SitePlan) -> dict[str, Any]:
         "cost_gpu_h": None if relief is None else round(relief.cost, 1),
         "dark": list(found.dark),
         "steps_left": found.steps_left,
+        "releases": found.releases,
     }
 
 
@@ -224,17 +226,26 @@ def provision_fields(found: Provision) -> dict[str, Any]:
         "capped_pct": round(100 * found.capped, 1),
         "work_pct": round(100 * found.work_vs_nameplate, 1),
         "caps_add_pct": round(100 * found.caps_add, 1),
-        "says": f"{found.mix.name}: {', '.join(f'{k} {v:.0%}' for k, v in found.mix.shares.items())}; "
-        f"{found.floors} floors, curves {found.curves}, margin {found.margin:.0%}, nodes of "
-        f"{found.node.nameplate_w:.0f} W by nameplate and {found.node.measured_max_w:.0f} W at most "
-        "measured; the day is modelled, not measured",
+        "says": _assumed(found),
     }
+
+
+def _assumed(found: Provision) -> str:
+    node, shares = found.node, found.mix.shares.items()
+    return (
+        f"{found.mix.name}: {', '.join(f'{kind} {share:.0%}' for kind, share in shares)}; "
+        f"{found.floors} floors, curves {found.curves}, margin {found.margin:.0%}, nodes of "
+        f"{node.nameplate_w:.0f} W by nameplate and {node.measured_max_w:.0f} W at most measured; "
+        "the day is modelled, not measured"
+    )
 
 
 def _why(found: SitePlan) -> str:
     """In words: how good it is, or what is missing and what would help."""
     if found.feasible:
         said = f"at most {found.gap or 0.0:.1e} from the optimum"
+    elif found.relief is None:
+        said = f"above their limit stand: {_named(found.missing_w)}"
     else:
         said = (
             f"the floors do not fit: {_named(found.missing_w)}. These are the lowest caps "
