@@ -1,7 +1,8 @@
 """Runs a day: steps plant, twins, agent and people in one order, and settles before the next.
 
-The agent is asked every two seconds, as it asks itself; the BMS says its values every ten seconds
-while nothing is under way, and every second while a change is; the grid's targets come signed.
+The agent is asked every two seconds, a quarter as often as it asks itself; the BMS says its values
+every ten seconds while nothing is under way, and every second while a change is; the grid's targets
+come signed.
 """
 
 import sys
@@ -16,7 +17,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from interlock_agents.power import OBSERVE_EVERY_S, Note, PowerAgent
+from interlock_agents.power import Note, PowerAgent
 from interlock_evals.day.record import DayRecord
 from interlock_evals.day.rig import POWER_AGENT, START, Rig, running_rig, until
 from interlock_evals.day.story import Story
@@ -29,11 +30,12 @@ from interlock_tools.errors import ComponentError
 from interlock_tools.identity import Target
 
 BMS_EVERY_S: Final = 10
+AGENT_EVERY_S: Final = 2
 PAGE: Final = 200
 # One control delay: the agent looks every 2 s, a person thinks for 4 s and looks once a second, the
 # worker begins at once, caps follow within 1 s and the meter shows it in the next second. Twice
 # that, so that one repeated look is no violation.
-CONTROL_DELAY_S: Final = 2 * (OBSERVE_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
+CONTROL_DELAY_S: Final = 2 * (AGENT_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
 RULE_OF_PEOPLE: Final = (
     f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
     " it was asked, at any hour; nobody else votes"
@@ -55,6 +57,13 @@ class Day:
     ledger_size: int = 0
     ledger_verified: bool = False
     ledger_says: str = ""
+    moved_w: list[int] = field(default_factory=list)
+    could_rise: list[str] = field(default_factory=list)
+
+    @property
+    def excursions(self) -> list[Note]:
+        """What the agent saw of breakers, leaks and heat."""
+        return [note for note in self.notes if note.kind == "excursion"]
 
     @property
     def by_state(self) -> Counter[str]:
@@ -100,6 +109,8 @@ async def run_day(
         record = DayRecord(rig.plant, story.seconds, CONTROL_DELAY_S)
         day = Day(story, trace is not None, record)
         await _Course(rig, day).run(watch)
+        plan = await rig.servers.call("maxlps", "plan_caps", moves="up")
+        day.could_rise = sorted(plan["gpu_cap_w_by_node"])
         day.changes = await _all_changes(rig)
         await _prove(rig, folder, day)
     day.wall_s = time.monotonic() - began_s
@@ -130,12 +141,13 @@ class _Course:
             await rig.flex_agent.step()
             if self._busy or plant.second % BMS_EVERY_S == 0:
                 await self._meters()
-            if plant.second % int(OBSERVE_EVERY_S) == 0:
+            if plant.second % AGENT_EVERY_S == 0:
                 await self._agent_looks()
             if self._busy:
                 await self._operator.look()
                 self._busy = bool(await rig.settle())
             watch(plant.second)
+        self._day.moved_w = self._agent.cap_moved_w
 
     async def _announce(self, event: GridEvent) -> None:
         """The grid's word, signed, on the bus; the day goes on once both ends have heard it."""

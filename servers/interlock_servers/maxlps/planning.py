@@ -28,7 +28,7 @@ from interlock_tools.measures import ALLOCATOR, FEASIBLE
 
 Moves = Literal["any", "down", "up"]
 NOTHING: Mapping[str, float] = {}
-DEADBAND_W = 5.0  # of a GPU's limit: a smaller rise is not worth a command, nor a person's look
+DEADBAND_W = 15.0  # of a GPU's limit, 2 % of 700 W, as well as draw is known: less is no step up
 FITS = 1 + 1e-9  # a floor that is exactly its budget fits
 
 
