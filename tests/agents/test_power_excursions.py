@@ -28,6 +28,7 @@ from tests.agents.scripted import (
 )
 
 BUDGET_W = 200_000.0
+RACK = {"site_id": "lab", "power_w": 9.0, "below": [{"id": "rack-1", "power_w": 60_000.0}]}
 DONE = change("succeeded", ended=True)
 
 
@@ -80,12 +81,12 @@ async def test_one_excursion_is_answered_once_while_it_lasts() -> None:
     assert len(rig.servers.asked("set_caps")) == 1
 
 
-async def test_it_is_over_only_after_a_while_well_below_and_then_caps_may_rise() -> None:
+async def test_heat_is_over_only_after_a_while_well_below_and_then_caps_may_rise() -> None:
     """And the rise is planned within the budgets, as any other."""
-    rig = quiet(site_power=metered(NEAR * BUDGET_W))
+    rig = quiet(site_power=RACK, list_points=coolant(HOT_C))
     await rig.seconds(20)
     ups = len(rig.plans("up"))
-    rig.servers.answers["site_power"] = metered(FAR * BUDGET_W)
+    rig.servers.answers["list_points"] = coolant(COOL_C)
     rig.servers.answers["plan_caps"] = planned(PLAN, going_up({"node-001": 600}))
     await rig.seconds(HOLD_S - 10)
     assert len(rig.plans("up")) == ups
@@ -94,6 +95,18 @@ async def test_it_is_over_only_after_a_while_well_below_and_then_caps_may_rise()
 
     assert rig.servers.asked("set_caps")[-1]["gpu_cap_w_by_node"] == {"node-001": 600}
     assert "over" in rig.kinds()
+
+
+async def test_caps_for_a_breaker_stay_when_it_is_over() -> None:
+    """They are within the budget at the hardest load; raised again, they would be needed again."""
+    rig = quiet(site_power=metered(NEAR * BUDGET_W))
+    await rig.seconds(20)
+    rig.servers.answers["site_power"] = metered(FAR * BUDGET_W)
+    rig.servers.answers["plan_caps"] = planned(PLAN, going_up({"node-001": 600}))
+    await rig.seconds(2 * HOLD_S)
+
+    assert "over" in rig.kinds()
+    assert len(rig.servers.asked("set_caps")) == 1
 
 
 async def test_what_comes_back_is_held_longer_each_time() -> None:
@@ -152,8 +165,7 @@ async def test_a_sensor_that_cannot_tell_ends_no_leak_and_begins_none() -> None:
 
 async def test_hot_coolant_lowers_its_rack_and_again_while_it_stays_hot() -> None:
     """By a fifth of its draw each time; once it is cool for a while, caps may rise."""
-    rack = {"site_id": "lab", "power_w": 9.0, "below": [{"id": "rack-1", "power_w": 60_000.0}]}
-    rig = quiet(site_power=rack, list_points=coolant(HOT_C))
+    rig = quiet(site_power=RACK, list_points=coolant(HOT_C))
     await rig.seconds(HEAT_AGAIN_S + 40)
     rig.servers.answers["list_points"] = coolant(COOL_C)
     await rig.seconds(HOLD_S + 40)

@@ -75,6 +75,23 @@ async def test_a_limit_that_comes_while_a_step_up_waits_goes_before_it() -> None
     assert "left" in rig.kinds()
 
 
+async def test_a_limit_that_comes_while_a_change_is_under_way_waits_for_its_end() -> None:
+    """It holds a reservation: anything over the same nodes would be refused until then."""
+    rig = Rig(
+        grid_limit=grid(),
+        plan_caps=planned(PLAN, going_up({"node-007": 700})),
+        get_change=change("verifying"),
+    )
+    await rig.steps(2)
+    rig.servers.answers["grid_limit"] = grid(400_000.0)
+    await rig.steps(3)
+    assert len(rig.servers.asked("set_caps")) == 1
+
+    rig.servers.answers["get_change"] = change("succeeded", ended=True)
+    await rig.steps(1)
+    assert rig.servers.asked("set_caps")[-1]["gpu_cap_w_by_node"] == {"node-001": 450}
+
+
 async def test_a_refused_step_up_does_not_spin() -> None:
     """Six hundred times until midnight is what it was."""
     again = planned(PLAN, {**PLAN, "gpu_cap_w_by_node": {"node-007": 700}})

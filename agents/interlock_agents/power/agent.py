@@ -26,7 +26,7 @@ from interlock_tools.errors import ComponentError
 NAME = "power"
 OBSERVE_EVERY_S = 0.5  # half of the second that may pass from the grid's word to the first cap
 RESTORE = "restore"
-REHEARSED_NO = "refused"
+REHEARSED_NO, AWAITING = "refused", "awaiting_approval"
 
 
 @dataclass
@@ -39,6 +39,7 @@ class _Open:
     wish: Wish | None = None
     excursion: Excursion | None = None
     is_partial: bool = False
+    state: str = ""
 
     @property
     def raises(self) -> bool:
@@ -93,8 +94,8 @@ class PowerAgent:
         self._take_note_of(wish)
         if await self._lower_for_grid(wish):
             return
-        if await self._watch.look():
-            self._restores = True
+        if any(one.kind != "breaker" for one in await self._watch.look()):
+            self._restores = True  # a breaker's caps are within its budget: they stay, and are calm
         for one in unanswered(self._watch.open.values()):
             if await self._lower_for(one):
                 return
@@ -113,8 +114,8 @@ class PowerAgent:
         asked_w = None if change.wish is None else change.wish.limit_w
         if not change.raises and asked_w is not None and asked_w <= wish.limit_w:
             return False
-        if change.excursion is not None:
-            return False  # it lowers, too, and ends soon
+        if change.state != AWAITING:
+            return False  # it is under way, holds its reservation, and ends soon
         text = (
             f"{change.change_id} is left: the grid now asks for {kilowatts(wish.limit_w)} at most"
         )
@@ -238,6 +239,7 @@ class PowerAgent:
 
     async def _follow(self, change: _Open) -> None:
         seen = await self.servers.call("maxlps", "get_change", change_id=change.change_id)
+        change.state = seen["state"]
         self._notes.note(seen["state"], seen["why"], change.change_id)
         if not seen["ended"]:
             return

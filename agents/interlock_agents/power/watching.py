@@ -68,13 +68,13 @@ class Watch:
             limits[one.domain] = min(one.limit_w, limits.get(one.domain, one.limit_w))
         return limits
 
-    async def look(self) -> bool:
-        """Look, if it is time to; whether something is over since the last look."""
+    async def look(self) -> list[Excursion]:
+        """Look, if it is time to; what is over since the last look."""
         now = self._clock.now()
         if self._look_at is not None and now < self._look_at:
-            return False
+            return []
         self._look_at = now + timedelta(seconds=LOOK_EVERY_S)
-        before = set(self.open)
+        before = dict(self.open)
         try:
             watts = await self._watts()
             await self._breakers(watts, now)
@@ -82,7 +82,7 @@ class Watch:
             await self._heat(watts, now)
         except ComponentError as error:
             self._notes.note("trouble", f"cannot watch the site: {error}", about="watch")
-        return bool(before - set(self.open))
+        return [one for purpose, one in before.items() if purpose not in self.open]
 
     # ── what is looked at ─────────────────────────────────────────────────────────────────────
 

@@ -46,17 +46,21 @@ class _Course:
     asked_s: float = 0.0
     proposed_s: float = 0.0
     voted_s: float = 0.0
+    asked: anyio.Event = field(default_factory=anyio.Event)
     took_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def told(self, note: Note) -> None:
         """Take the moment of a proposal."""
         if note.kind == "proposed":
             self.proposed_s = time.perf_counter()
+            self.asked.set()
 
     async def vote(self) -> None:
-        """Say yes to the agent's proposals at once, until cancelled."""
+        """Say yes to each of the agent's proposals at once, until cancelled."""
         approvals = self.served.site.approvals
         while True:
+            await self.asked.wait()
+            self.asked = anyio.Event()
             for change in await approvals.waiting():
                 try:
                     await approvals.vote(
@@ -68,7 +72,6 @@ class _Course:
                     self.voted_s = time.perf_counter()
                 except ConflictError:
                     continue
-            await anyio.sleep(5 * LOOK_S)
 
     async def signal(self, limit_w: float) -> None:
         """One signal, and how long until a cap is lower than it was."""

@@ -194,18 +194,27 @@ class DpsClient:
             NotFoundError: none is active.
             ComponentError: several are, or it is no tree, or a budget's unit is not known.
         """
-        active = [topology for topology in await self.list_topologies() if topology.is_active]
-        if not active:
-            raise NotFoundError("DPS has no active topology")
-        if len(active) > 1:
-            raise failed("BAD_TOPOLOGY", "DPS names more than one active topology")
-        name = active[0].name
+        name = (await self.active()).name
         parts = await self._stream(GET_TOPOLOGY, {"topology_name": name})
         headers = [header for part in parts if (header := part.record("header"))]
         if len(headers) != 1 or headers[0].text("topology_name") != name:
             raise failed("BAD_TOPOLOGY", f"the header of topology {quoted(name)} is missing")
         entities = [entity_of(entity) for part in parts for entity in part.records("entities")]
         return Topology(name, headers[0].octets("topology_hash").hex(), power_tree(name, entities))
+
+    async def active(self) -> TopologyRef:
+        """The topology that holds now, by name, with its nodes.
+
+        Raises:
+            NotFoundError: none is active.
+            ComponentError: several are.
+        """
+        active = [topology for topology in await self.list_topologies() if topology.is_active]
+        if not active:
+            raise NotFoundError("DPS has no active topology")
+        if len(active) > 1:
+            raise failed("BAD_TOPOLOGY", "DPS names more than one active topology")
+        return active[0]
 
     async def resource_groups(self) -> tuple[ResourceGroup, ...]:
         """Every resource group, active or not, by name."""

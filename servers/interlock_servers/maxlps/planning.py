@@ -242,13 +242,8 @@ class Sheet:
 
     def by_node(self, cap_w: Floats) -> dict[str, int]:
         """Whole watts for each node, the same for its GPUs; not below what a floor needs."""
-        first = {node_id: place for place, node_id in reversed(list(enumerate(self.gpu_node)))}
-        least_w = self.lo_w
-        caps = {
-            node_id: max(int(cap_w[place] + 1e-9), math.ceil(least_w[place] - 1e-9))
-            for node_id, place in first.items()
-        }
-        return {name: caps[name] for name in dict.fromkeys(self.gpu_node)}
+        whole_w = np.maximum(np.floor(cap_w + 1e-9), np.ceil(self.lo_w - 1e-9)).astype(int)
+        return dict(zip(self.gpu_node, whole_w.tolist(), strict=True))
 
 
 def _column(view: NodeView, *, stands: bool) -> tuple[float, ...]:
