@@ -14,6 +14,7 @@ from pydantic import Field
 from interlock_guardrails.facts import FactRegistry
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
+from interlock_servers.maxlps.models import CapResult
 from interlock_servers.maxlps.picture import Caps, Picture
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
@@ -40,6 +41,7 @@ METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
 METERS = "the facility's metering"
 SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
 SAME_W = 0.5  # devices take whole watts
+NODES_AT_ONCE = 128  # of one call to DPS
 
 NodeId = Annotated[str, Field(min_length=1, max_length=200)]
 Watts = Annotated[int, Field(ge=1, le=10_000)]
@@ -250,7 +252,13 @@ class LimitOperation(Operation[A], Generic[A]):
         }
 
     async def _set(self, limits: Limits) -> None:
-        clamped = [r for r in await self._dps.set_gpu_limits(limits) if r.is_clamped]
+        """Write them, so many nodes at a time that the first caps hold while others are sent."""
+        nodes = list(limits)
+        results: list[CapResult] = []
+        for begin in range(0, len(nodes), NODES_AT_ONCE):
+            part = {node_id: limits[node_id] for node_id in nodes[begin : begin + NODES_AT_ONCE]}
+            results += await self._dps.set_gpu_limits(part)
+        clamped = [result for result in results if result.is_clamped]
         if clamped:
             first = clamped[0]
             raise ComponentError(
