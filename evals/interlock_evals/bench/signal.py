@@ -30,10 +30,11 @@ from interlock_tools.errors import ConflictError
 
 SITE: Final = "hall"  # 10,240 GPUs
 AGENT: Final = agent_principal("power", owner="person:power-team")
-SHARES: Final = (0.97, 0.94, 0.91, 0.88, 0.85)  # of the first draw: each signal asks for less
+SITES: Final = 3
+CUT: Final = 0.20
 MOST_S: Final = 1.0
 PATIENCE_S: Final = 60.0
-SETTLES_S: Final = 8.0  # for the verification of the change before
+SETTLES_S: Final = 3.0  # before the signal, so that nothing of the start is in it
 LOOK_S: Final = 0.002
 
 
@@ -47,7 +48,6 @@ class _Course:
     proposed_s: float = 0.0
     voted_s: float = 0.0
     asked: anyio.Event = field(default_factory=anyio.Event)
-    took_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def told(self, note: Note) -> None:
         """Take the moment of a proposal."""
@@ -73,8 +73,8 @@ class _Course:
                 except ConflictError:
                     continue
 
-    async def signal(self, limit_w: float) -> None:
-        """One signal, and how long until a cap is lower than it was."""
+    async def signal(self, limit_w: float) -> dict[str, float]:
+        """Send it; how long until a cap is lower than it was, and what of that went where."""
         plant = self.factory.plant
         before_w = float(plant.gpu_cap_set_w.sum())
         self.asked_s = time.perf_counter()
@@ -83,22 +83,30 @@ class _Course:
             while float(plant.gpu_cap_set_w.sum()) >= before_w:  # noqa: ASYNC110 (no one tells)
                 await anyio.sleep(LOOK_S)
         written_s = time.perf_counter()
-        self.took_s["signal_to_first_cap_s"].append(written_s - self.asked_s)
-        self.took_s["signal_to_proposal_s"].append(self.proposed_s - self.asked_s)
-        self.took_s["vote_to_first_cap_s"].append(written_s - self.voted_s)
+        return {
+            "signal_to_first_cap_s": written_s - self.asked_s,
+            "signal_to_proposal_s": self.proposed_s - self.asked_s,
+            "vote_to_first_cap_s": written_s - self.voted_s,
+        }
 
 
 def measure() -> Measured:
-    """Five signals, each tighter than the last."""
+    """One signal on each of some fresh sites."""
     logging.getLogger().addHandler(logging.NullHandler())
-    with tempfile.TemporaryDirectory(prefix="interlock-signal-") as folder:
-        took_s = anyio.run(_signals, Path(folder))
+    took_s: dict[str, list[float]] = defaultdict(list)
+    for _ in range(SITES):
+        with tempfile.TemporaryDirectory(prefix="interlock-signal-") as folder:
+            for name, seconds in anyio.run(_signal, Path(folder)).items():
+                took_s[name].append(seconds)
     figures = {name: median(values, "s") for name, values in took_s.items()}
     reached_s = figures["signal_to_first_cap_s"].value
-    return Measured(figures, {"signal_to_first_cap_s": Promise.at_most(reached_s, MOST_S, "s")})
+    why_not = "the agent looks every half second; plan, proposal, decision and act take the rest"
+    return Measured(
+        figures, {"signal_to_first_cap_s": Promise.at_most(reached_s, MOST_S, "s", why_not)}
+    )
 
 
-async def _signals(folder: Path) -> dict[str, list[float]]:
+async def _signal(folder: Path) -> dict[str, float]:
     clock = ScaledClock.starting_now(datetime(2026, 1, 15, 14, tzinfo=UTC), 1.0)
     async with AsyncExitStack() as stack:
         factory = await stack.enter_async_context(running_factory(clock, site=SITE))
@@ -127,9 +135,6 @@ async def _signals(folder: Path) -> dict[str, list[float]]:
         tasks.start_soon(agent.run)
         tasks.start_soon(course.vote)
         await anyio.sleep(SETTLES_S)
-        first_w = factory.plant.site_power_w
-        for share in SHARES:
-            await course.signal(round(share * first_w, -3))
-            await anyio.sleep(SETTLES_S)
+        took_s = await course.signal(round((1 - CUT) * factory.plant.site_power_w, -3))
         tasks.cancel_scope.cancel()
-        return dict(course.took_s)
+        return took_s

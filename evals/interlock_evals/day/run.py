@@ -8,7 +8,7 @@ come signed.
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from interlock_evals.day.rig import POWER_AGENT, START, Rig, running_rig, until
 from interlock_evals.day.story import Story
 from interlock_evals.personas import THINKS_S, OperatorPersona
 from interlock_plant.grid import GridEvent
+from interlock_plant.jobs import Job
 from interlock_plant.trace import RequestTrace
 from interlock_servers.transports.broker import Kind
 from interlock_tools.change import Change, ChangeState
@@ -98,17 +99,22 @@ async def run_day(
     seed: int = 0,
     broker: Kind | None = None,
     watch: Callable[[int], None] = lambda second: None,
+    jobs: Sequence[Job] | None = None,
+    people_pause: bool = False,
 ) -> Day:
     """Run it; store, keys and export go to `folder`, and `watch` hears of every second.
+
+    `jobs` replace the house's mix, at full load; `people_pause`: somebody pauses the jobs that the
+    agent names in a proposal, as soon as it does.
 
     Raises:
         UnavailableError: a part did not come up, or came to no rest.
     """
     began_s = time.monotonic()
-    async with running_rig(story, folder, trace=trace, seed=seed, broker=broker) as rig:
+    async with running_rig(story, folder, trace=trace, seed=seed, broker=broker, jobs=jobs) as rig:
         record = DayRecord(rig.plant, story.seconds, CONTROL_DELAY_S)
         day = Day(story, trace is not None, record)
-        await _Course(rig, day).run(watch)
+        await _Course(rig, day, people_pause=people_pause).run(watch)
         plan = await rig.servers.call("maxlps", "plan_caps", moves="up")
         day.could_rise = sorted(plan["gpu_cap_w_by_node"])
         day.changes = await _all_changes(rig)
@@ -120,8 +126,8 @@ async def run_day(
 class _Course:
     """The order of things in each second."""
 
-    def __init__(self, rig: Rig, day: Day) -> None:
-        self._rig, self._day = rig, day
+    def __init__(self, rig: Rig, day: Day, *, people_pause: bool) -> None:
+        self._rig, self._day, self._people_pause = rig, day, people_pause
         self._busy = False
         self._agent = PowerAgent(rig.servers, rig.clock, self._told)
         self._operator = OperatorPersona(
@@ -185,6 +191,11 @@ class _Course:
         self._day.notes.append(note)
         if note.kind == "proposed":
             self._busy = True
+        if note.kind == "proposal" and self._people_pause:
+            words = set(note.text.replace(",", " ").split())
+            for job in self._rig.plant.jobs:
+                if job.job_id in words:
+                    self._rig.plant.pause(job.job_id)
 
 
 async def _all_changes(rig: Rig) -> list[Change]:

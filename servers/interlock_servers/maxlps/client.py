@@ -158,10 +158,12 @@ class DpsClient:
 
     Attributes:
         clock: the clock of its retries, and of whoever stamps its answers.
+        writes: how many were sent; what was read before the last is not what holds.
     """
 
     def __init__(self, settings: MaxlpsSettings, clock: Clock) -> None:
         self.clock = clock
+        self.writes = 0
         self._deadline_s = settings.deadline_s
         self._channel = ReflectedChannel(settings, clock, component=COMPONENT, needs=NEEDS)
 
@@ -285,16 +287,20 @@ class DpsClient:
             for gpu_id, watts in gpus.items()
         }
         _check_limits(asked)
+        self.writes += 1
         policies = {
             node_id: {"policies": [policy_of(gpu_id, watts) for gpu_id, watts in gpus.items()]}
             for node_id, gpus in limits.items()
             if gpus
         }
-        answer = await self._channel.unary(
-            UPDATE_GPU_POLICIES.path,
-            {"node_gpu_policies": policies},
-            deadline_s=self._deadline_s,
-        )
+        try:
+            answer = await self._channel.unary(
+                UPDATE_GPU_POLICIES.path,
+                {"node_gpu_policies": policies},
+                deadline_s=self._deadline_s,
+            )
+        finally:
+            self.writes += 1  # what was read meanwhile may be of before it, too
         return cap_results_of(asked, answer, UPDATE_GPU_POLICIES)
 
     # ── shared ────────────────────────────────────────────────────────────────────────────────
