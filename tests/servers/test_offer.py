@@ -348,6 +348,7 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
             "dsx_exchange_subscribe": {"topic_filter": "BMS/v1/#", "max_duration_s": 0.1},
             "set_caps": {"gpu_cap_w_by_node": {"node-001": 500}, "reason": "a test of limits"},
             "release_caps": {"node_ids": ["node-001"], "reason": "a test of limits"},
+            "what_if": {"lose": ["pdu-2"]},
         }
         called = 0
         for component, client in lab.clients.items():

@@ -54,7 +54,7 @@ class Case:
     feasible: bool
 
 
-LONDON: Final = Case("london", 1.0, 0.30, 0, 120, 30.0, people_pause=False, feasible=True)
+LONDON: Final = Case("london", 0.85, 0.30, 0, 120, 30.0, people_pause=False, feasible=True)
 HOURS: Final = 10_800
 CASES: Final = (
     LONDON,

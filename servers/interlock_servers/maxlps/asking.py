@@ -58,7 +58,7 @@ def changed(
     changes += [SetBudget(name, watts) for name, watts in (budget_w or {}).items()]
     changes += [SetFloor(_nodes(picture, name), share) for name, share in (floor or {}).items()]
     if not changes:
-        raise InvalidRequestError("what_if: nothing is changed; say lose, budget_w, floor or add")
+        raise InvalidRequestError("nothing is changed; say lose, budget_w, floor or add")
     return what_if(site, changes, lambda after: _works(picture, after))
 
 
@@ -72,14 +72,14 @@ def provisioned(picture: Picture, floors: Floors = "strict") -> Provision:
     for view in picture.lit:
         if (view.gpu_count, view.max_w) != (NODE_GPUS, NODE_MAX_W):
             raise InvalidRequestError(
-                f"provision: nameplate and measured maximum are known for servers of {NODE_GPUS} "
+                f"nameplate and measured maximum are known for servers of {NODE_GPUS} "
                 f"GPUs of {NODE_MAX_W:.0f} W; {view.node_id} is another one"
             )
         kind = (view.group.workload_class or "").casefold() if view.group else ""
         counts[kind if kind in KINDS else ""] += view.gpu_count
     known = sum(counts[kind] for kind in KINDS)
     if not known:
-        raise InvalidRequestError("provision: no group of this site says what it works on")
+        raise InvalidRequestError("no group of this site says what it works on")
     shares = {kind: counts[kind] / known for kind in KINDS if counts[kind]}
     left_out = f", {counts['']} GPUs of other or unknown work left out" if counts[""] else ""
     return provision(
