@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFORMANCE := build/conformance
 
-.PHONY: help demo test conformance check fmt bench powerbench twin day chaos policy lock golden clean
+.PHONY: help demo test conformance check fmt bench powerbench twin day grid chaos policy lock golden clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -63,6 +63,9 @@ twin: $(STAMP)  ## the plant against public numbers into reports/twin.json; need
 
 day: $(STAMP)   ## a simulated day of the lab, unattended, into reports/day.json; DAY="--cut 0.18" for another grid cut
 	@$(BIN)/python -m interlock_evals.day $(DAY)
+
+grid: $(STAMP)  ## what the grid may rely on, a third less in 30 s and a quarter less for 3 h, into reports/grid.json
+	@$(BIN)/python -m interlock_evals.scenarios.grid_promises
 
 chaos: $(STAMP) ## a million lies of the bus, then a thousand kills on each store; 25 minutes; reports/chaos*.json
 	@$(BIN)/python -m interlock_evals.chaos.bus $(BUS)

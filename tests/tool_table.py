@@ -15,7 +15,7 @@ from interlock_policies.decide import decide
 from interlock_policies.gate import PolicyGate
 from interlock_policies.situation import Situation
 from interlock_servers.identity import SCOPE_PROPOSE, SCOPE_READ
-from interlock_servers.maxlps.server import NodeRow, Nodes
+from interlock_servers.maxlps.views import NodeRow, Nodes
 from interlock_servers.offer import annotations_of
 from interlock_servers.page import Page
 from interlock_tools.blast_radius import BlastRadius

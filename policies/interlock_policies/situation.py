@@ -108,6 +108,7 @@ class Situation(BaseModel):
             "open_gpu_share_permille": share_permille(reach.gpus + others.gpus, self.site_gpus),
             "open_host_share_permille": share_permille(hosts_with_open, self.site_hosts),
             "slo_floors_broken": sorted(reach.slo_floors_broken),
+            "power_taken_from": sorted(reach.power_taken_from),
             "budgets_broken": sorted(reach.budgets_broken),
             "protected_reached": sorted(self.protected_reached()),
         }

@@ -29,6 +29,7 @@ class Reach(BaseModel):
     power_rise_w: int
     slo_floors_broken: list[PlantName]
     budgets_broken: list[PlantName]
+    power_taken_from: list[PlantName]
 
     def sentence(self) -> str:
         """The counts, and the names that decide, in one line."""
@@ -39,6 +40,7 @@ class Reach(BaseModel):
         named = {
             "jobs": self.jobs,
             "tenants": self.tenants,
+            "power taken from": self.power_taken_from,
             "floors broken": self.slo_floors_broken,
             "budgets broken": self.budgets_broken,
         }
@@ -220,4 +222,5 @@ def _reach(change: Change) -> Reach | None:
         power_rise_w=radius.power_rise_w,
         slo_floors_broken=sorted(radius.slo_floors_broken),
         budgets_broken=sorted(radius.budgets_broken),
+        power_taken_from=sorted(radius.power_taken_from),
     )

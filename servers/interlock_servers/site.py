@@ -197,7 +197,14 @@ async def open_site(
             facts.add(FlexFacts(flex, clock))
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
-            facts.add(MaxlpsFacts(dps, settings.rules.site_id))
+            facts.add(
+                MaxlpsFacts(
+                    dps,
+                    settings.rules.site_id,
+                    loops=settings.maxlps.loops,
+                    tenants_least_w=settings.maxlps.tenants_least_w,
+                )
+            )
         federation = Federation(
             settings.federated,
             store=authority.store,

@@ -1,93 +1,26 @@
 """The power agent's rule planner against scripted servers: what it wishes, asks and leaves be."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from interlock_agents.connection import Servers
-from interlock_agents.power import BACK_OFF_S, NOTICE_S, OBSERVE_EVERY_S, Note, PowerAgent, wish_of
-from interlock_tools.clock import ManualClock
+from interlock_agents.power import BACK_OFF_S, NOTICE_S, wish_of
 from interlock_tools.errors import ComponentError
-
-NOW = datetime(2026, 9, 1, 6, 0, tzinfo=UTC)
-PLAN = {
-    "feasible": True,
-    "why": "at most 1e-9 from the optimum",
-    "gpu_cap_w_by_node": {"node-001": 450},
-    "work_kept_pct": 91.5,
-}
-Answer = dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]
-
-
-class ScriptedServers(Servers):
-    """Servers that answer from a table, and remember what they were asked."""
-
-    def __init__(self, **answers: Answer) -> None:
-        super().__init__({})
-        self.answers = answers
-        self.calls: list[tuple[str, str, dict[str, Any]]] = []
-
-    async def call(self, component: str, tool: str, **arguments: Any) -> dict[str, Any]:
-        """What the table says of this tool; one that it does not name is an error."""
-        self.calls.append((component, tool, arguments))
-        answer = self.answers.get(tool)
-        if answer is None:
-            raise ComponentError(component, tool, "not in the script")
-        return answer(arguments) if callable(answer) else answer
-
-    def asked(self, tool: str) -> list[dict[str, Any]]:
-        """The arguments of every call of one tool."""
-        return [arguments for _, name, arguments in self.calls if name == tool]
-
-
-def change(state: str, *, ended: bool = False, why: str = "because") -> dict[str, Any]:
-    """A change as a server shows it."""
-    return {"change_id": "chg-0123456789ab", "state": state, "ended": ended, "why": why}
-
-
-def grid(limit_w: float | None = None, **more: Any) -> dict[str, Any]:
-    """What the grid asks; unlimited unless told."""
-    answer: dict[str, Any] = {"known": True, **more}
-    if limit_w is not None:
-        answer |= {"limit_w": limit_w, "correlation_id": "event-1"}
-    return answer
-
-
-def coming(limit_w: float, in_s: float) -> dict[str, Any]:
-    """An announced limit."""
-    starts_at = (NOW + timedelta(seconds=in_s)).isoformat()
-    return {"limit_w": limit_w, "starts_at": starts_at, "correlation_id": "event-2"}
-
-
-class Rig:
-    """An agent, its scripted servers, and what it told."""
-
-    def __init__(self, **answers: Answer) -> None:
-        self.clock = ManualClock(NOW)
-        usual: dict[str, Answer] = {
-            "grid_limit": grid(400_000.0),
-            "plan_caps": PLAN,
-            "set_caps": change("awaiting_approval"),
-            "release_caps": change("awaiting_approval"),
-            "get_change": change("awaiting_approval"),
-            "site_power": {"power_w": 391_000.0},
-        }
-        self.servers = ScriptedServers(**(usual | answers))
-        self.notes: list[Note] = []
-        self.agent = PowerAgent(self.servers, self.clock, self.notes.append)
-
-    def kinds(self) -> list[str]:
-        """The kinds of what it told."""
-        return [note.kind for note in self.notes]
-
-    async def steps(self, count: int) -> None:
-        """Let it look so often, at its own pace."""
-        for _ in range(count):
-            await self.agent.step()
-            self.clock.advance(OBSERVE_EVERY_S)
-
+from tests.agents.scripted import (
+    LOOKS_EVERY_S,
+    NOW,
+    PARTIAL,
+    PLAN,
+    SITE,
+    Rig,
+    change,
+    coming,
+    going_up,
+    grid,
+    planned,
+)
 
 # ── what to wish for ──────────────────────────────────────────────────────────────────────────────
 
@@ -151,7 +84,7 @@ async def test_it_proposes_the_plan_once_and_then_only_follows() -> None:
 
     await rig.steps(10)
 
-    assert rig.servers.asked("plan_caps") == [{"site_limit_w": 400_000.0}]
+    assert rig.servers.asked("plan_caps") == [{"site_limit_w": 400_000.0, "moves": "down"}]
     (proposed,) = rig.servers.asked("set_caps")
     assert proposed["gpu_cap_w_by_node"] == {"node-001": 450}
     assert "event-1" in proposed["reason"]
@@ -180,12 +113,14 @@ async def test_it_names_the_event_that_it_acts_on(
     assert {key: proposed[key] for key in proposed if key == "for_event_id"} == event
 
 
-async def test_it_asks_for_nothing_while_nothing_is_asked_of_it() -> None:
-    """Nor while the grid is unknown."""
+async def test_it_proposes_nothing_while_nothing_is_asked_of_it() -> None:
+    """Nor while the grid is unknown; it looks at meters and for caps of before, and keeps still."""
     for said in (grid(), {"known": False, "why": "disconnected"}):
         rig = Rig(grid_limit=said)
         await rig.steps(3)
-        assert {tool for _, tool, _ in rig.servers.calls} == {"grid_limit"}
+        assert not rig.servers.asked("set_caps")
+        assert not rig.servers.asked("release_caps")
+        assert len(rig.plans("up")) <= 1
         assert rig.notes == []
 
 
@@ -197,66 +132,117 @@ async def test_after_a_success_it_reports_what_the_meter_shows_and_rests() -> No
 
     assert rig.agent.held_limit_w == 400_000.0
     assert len(rig.servers.asked("set_caps")) == 1
-    assert rig.notes[-1].kind == "verified"
-    assert "391.0 kW" in rig.notes[-1].text
+    (verified,) = [note for note in rig.notes if note.kind == "verified"]
+    assert "391.0 kW" in verified.text
 
 
 async def test_a_meter_without_a_reading_is_reported_as_unknown() -> None:
     """It does not repeat the change's own word as if it had seen it."""
-    rig = Rig(get_change=change("succeeded", ended=True), site_power={"why": "stale"})
+    rig = Rig(get_change=change("succeeded", ended=True), site_power={**SITE, "power_w": None})
 
     await rig.steps(2)
 
-    assert rig.notes[-1].kind == "unknown"
+    assert "unknown" in rig.kinds()
     assert "verified" not in rig.kinds()
 
 
-@pytest.mark.parametrize("state", ["refused", "rejected", "expired", "failed", "compensated"])
-async def test_after_a_no_it_waits_before_it_asks_again(state: str) -> None:
+@pytest.mark.parametrize("state", ["expired", "failed", "compensated"])
+async def test_after_a_no_it_waits_longer_each_time_before_it_asks_again(state: str) -> None:
     """An agent that asks at once again wears people down, and runs into its own rate limit."""
     rig = Rig(get_change=change(state, ended=True))
-    await rig.steps(2)
-    backed_off_at = rig.clock.now() - timedelta(seconds=OBSERVE_EVERY_S)
-
-    while rig.clock.now() < backed_off_at + timedelta(seconds=BACK_OFF_S):
+    asked_at: list[float] = []
+    for look in range(400):
         await rig.steps(1)
-        assert len(rig.servers.asked("set_caps")) == 1
-    await rig.steps(1)
+        if len(rig.servers.asked("set_caps")) > len(asked_at):
+            asked_at.append(look * LOOKS_EVERY_S)
 
-    assert len(rig.servers.asked("set_caps")) == 2
+    waits = [later - earlier for earlier, later in pairwise(asked_at)]
+    for tries, wait_s in enumerate(waits):
+        assert BACK_OFF_S * 2**tries <= wait_s <= BACK_OFF_S * 2**tries + 3 * LOOKS_EVERY_S
+    assert len(waits) == 5
     assert rig.agent.held_limit_w is None
 
 
-async def test_what_cannot_be_met_is_told_and_not_proposed() -> None:
-    """No half plan; it looks again later, when work may have moved."""
-    why = "the floors under lab need more"
-    rig = Rig(
-        plan_caps={"feasible": False, "why": why, "gpu_cap_w_by_node": {}, "work_kept_pct": None}
-    )
+async def test_what_policy_refused_is_rehearsed_before_it_is_asked_again() -> None:
+    """The same thing is no new change; only facts that make it possible are a reason to ask."""
+    rig = Rig(get_change=change("refused", ended=True), set_caps=change("refused"))
+    await rig.seconds(600)
+    asked = rig.servers.asked("set_caps")
+    assert [one.get("dry_run", False) for one in asked] == [False, *[True] * (len(asked) - 1)]
+    assert 3 <= len(asked) <= 6
+    assert rig.kinds().count("waits") == 1
+
+    rig.servers.answers["set_caps"] = change("awaiting_approval")
+    rig.servers.answers["get_change"] = change("succeeded", ended=True)
+    await rig.seconds(700)
+    assert rig.agent.held_limit_w == 400_000.0
+    assert "dry_run" not in rig.servers.asked("set_caps")[-1]
+
+
+async def test_another_plan_after_a_refusal_is_asked_at_once() -> None:
+    """Facts changed: that is what back-off waits for."""
+    rig = Rig(get_change=change("refused", ended=True), set_caps=change("refused"))
+    await rig.steps(2)
+    rig.servers.answers["plan_caps"] = planned({**PLAN, "gpu_cap_w_by_node": {"node-001": 430}})
+    await rig.seconds(BACK_OFF_S + 2 * LOOKS_EVERY_S)
+
+    assert "dry_run" not in rig.servers.asked("set_caps")[-1]
+
+
+async def test_what_people_said_no_to_is_not_asked_again() -> None:
+    """Until something else is possible, or wanted."""
+    rig = Rig(get_change=change("rejected", ended=True))
+    await rig.seconds(3600)
+    assert len(rig.servers.asked("set_caps")) == 1
+
+    rig.servers.answers["grid_limit"] = grid(390_000.0)
+    await rig.steps(1)
+    assert len(rig.servers.asked("set_caps")) == 2
+
+
+# ── what cannot be met ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_cannot_be_met_is_met_as_far_as_floors_allow_and_people_hear_the_rest() -> None:
+    """The closest caps as a partial proposal; pausing is for people, since no tool does it."""
+    rig = Rig(plan_caps=planned(PARTIAL))
 
     await rig.steps(3)
 
-    assert rig.servers.asked("set_caps") == []
-    assert rig.notes[-1] == Note(NOW, "infeasible", why, None)
-    await rig.steps(int(BACK_OFF_S / OBSERVE_EVERY_S))
-    assert len(rig.servers.asked("plan_caps")) == 2
+    (asked,) = rig.servers.asked("set_caps")
+    assert asked["gpu_cap_w_by_node"] == {"node-001": 450}
+    assert "partial" in asked["reason"]
+    assert "9000 W at lab" in asked["reason"]
+    told = {note.kind: note.text for note in rig.notes}
+    assert "9000 W are missing" in told["infeasible"]
+    assert "pause label-images, 31.5 GPU-hours" in told["proposal"]
+    assert "people have to" in told["proposal"]
 
 
-async def test_when_the_limit_ends_the_caps_are_released_once() -> None:
-    """Only what it brought in force itself is taken back."""
-    rig = Rig(get_change=change("succeeded", ended=True))
+async def test_after_a_partial_plan_it_looks_again_ever_less_often_and_never_spins() -> None:
+    """Three hours of a cut that cannot be met are some twenty looks, not hundreds."""
+    rig = Rig(plan_caps=planned(PARTIAL), get_change=change("succeeded", ended=True))
     await rig.steps(2)
-    rig.servers.answers["grid_limit"] = grid()
+    rig.servers.answers["plan_caps"] = planned({**PARTIAL, "gpu_cap_w_by_node": {}})
+    await rig.seconds(3 * 3600)
 
-    await rig.steps(5)
+    assert len(rig.servers.asked("set_caps")) == 1
+    assert 10 <= len(rig.plans("down")) <= 25
+    assert rig.kinds().count("proposal") == 1
+    assert rig.agent.held_limit_w == 400_000.0
 
-    assert rig.servers.asked("release_caps") == [
-        {
-            "node_ids": [],
-            "reason": "the grid load target has ended; caps go back to the devices' defaults",
-        }
+
+async def test_a_partial_plan_goes_on_where_facts_make_more_possible() -> None:
+    """Work moved away: the next look finds caps that still fall."""
+    rig = Rig(plan_caps=planned(PARTIAL), get_change=change("succeeded", ended=True))
+    await rig.steps(2)
+    rig.servers.answers["plan_caps"] = planned({**PLAN, "gpu_cap_w_by_node": {"node-002": 400}})
+    await rig.seconds(60)
+
+    assert [a["gpu_cap_w_by_node"] for a in rig.servers.asked("set_caps")] == [
+        {"node-001": 450},
+        {"node-002": 400},
     ]
-    assert rig.agent.held_limit_w is None
 
 
 async def test_a_tighter_limit_is_planned_anew() -> None:
@@ -267,7 +253,7 @@ async def test_a_tighter_limit_is_planned_anew() -> None:
 
     await rig.steps(2)
 
-    assert [a["site_limit_w"] for a in rig.servers.asked("plan_caps")] == [400_000.0, 350_000.0]
+    assert [a["site_limit_w"] for a in rig.plans("down")] == [400_000.0, 350_000.0]
 
 
 async def test_a_server_that_fails_is_looked_at_again_later() -> None:
@@ -285,16 +271,20 @@ async def test_a_server_that_fails_is_looked_at_again_later() -> None:
 
 async def test_it_calls_nothing_but_what_it_was_given() -> None:
     """Through a whole event: reads, a plan and proposals, and no tool that decides."""
+    up = going_up({"node-001": 700}, releases=True)
     rig = Rig(get_change=change("succeeded", ended=True))
     await rig.steps(3)
-    rig.servers.answers["grid_limit"] = grid()
+    rig.servers.answers |= {"grid_limit": grid(), "plan_caps": planned(PLAN, up)}
     await rig.steps(3)
 
     assert {(component, tool) for component, tool, _ in rig.servers.calls} == {
         ("flex", "grid_limit"),
         ("maxlps", "plan_caps"),
+        ("maxlps", "power_tree"),
         ("maxlps", "set_caps"),
         ("maxlps", "release_caps"),
         ("maxlps", "get_change"),
         ("exchange", "site_power"),
+        ("exchange", "list_leaks"),
+        ("exchange", "list_points"),
     }

@@ -369,6 +369,7 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
                 **why,
             },
             "withdraw_readiness": {"point": "Status", **why},
+            "what_if": {"lose": ["pdu-2"]},
         }
         called = 0
         for component, client in lab.clients.items():

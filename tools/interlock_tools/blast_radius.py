@@ -11,7 +11,7 @@ class BlastRadius(BaseModel):
     `watts_moved` is the sum over GPUs of the absolute change of their limit; `power_rise_w` the sum
     over those GPUs whose limit goes up, so that 0 means that no single one rises.
     `slo_floors_broken` and `budgets_broken` name the jobs and power domains that could no longer
-    hold their promise.
+    hold their promise. `power_taken_from` names those whose limits fall while others' rise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +27,7 @@ class BlastRadius(BaseModel):
     power_rise_w: int = Field(default=0, ge=0)
     slo_floors_broken: Ids = frozenset()
     budgets_broken: Ids = frozenset()
+    power_taken_from: Ids = frozenset()
 
     def __or__(self, other: "BlastRadius") -> "BlastRadius":
         """Both together: ids are united, counts of devices and watts are added."""
@@ -42,6 +43,7 @@ class BlastRadius(BaseModel):
             power_rise_w=self.power_rise_w + other.power_rise_w,
             slo_floors_broken=self.slo_floors_broken | other.slo_floors_broken,
             budgets_broken=self.budgets_broken | other.budgets_broken,
+            power_taken_from=self.power_taken_from | other.power_taken_from,
         )
 
     def broken(self) -> str:

@@ -50,6 +50,8 @@ class DayRecord:
         self.offered = np.zeros(seconds)
         self.cap_moved_w = np.zeros(seconds)
         self.moves = np.zeros(site.gpu_count, dtype=np.int64)  # changes of its cap, GPU by GPU
+        self.turns = np.zeros(site.gpu_count, dtype=np.int64)  # from down to up or up to down
+        self._way = np.zeros(site.gpu_count)
         self.forgotten = 0  # caps that went up because a GPU lost power
         self.over: list[Spell] = []
         self.floors: list[Spell] = []
@@ -106,6 +108,9 @@ class DayRecord:
             dark = moved & ~(lit & self._lit)
             self.forgotten += int(dark.sum())
             self.moves += moved & ~dark
+            way = np.sign(cap_w - self._cap_w)
+            self.turns += moved & ~dark & (way == -self._way)
+            self._way = np.where(moved & ~dark, way, self._way)
             self.cap_moved_w[at] = float(moved_w[~dark].sum())
         self._cap_w, self._lit = cap_w, lit
 

@@ -17,7 +17,9 @@ from interlock_plant.site import SITE_METER
 from interlock_tools.change import ENDED, ChangeState
 
 VERSIONS_OF: Final = ("interlock-dsx", "mcp", "paho-mqtt", "grpcio", "cedarpy", "numpy")
-MOVES_PER_CUT: Final = 2  # a cut is one step down and one back; more is to and fro
+MOVES_PER_EVENT: Final = (
+    2  # a cut or an excursion is one step down and one back; more is to and fro
+)
 TOLD: Final = 3  # spells told one by one
 SAME_W: Final = 0.5
 
@@ -52,6 +54,10 @@ def figures_of(day: Day) -> dict[str, Figure]:
         "approved_by_people": Figure(sum(day.by_people.values()), "changes"),
         "agent_troubles": Figure(sum(day.troubles.values()), ""),
     }
+    for number, moved_w in enumerate(day.moved_w, start=1):
+        found[f"agent_step_{number:02d}_moved_w"] = Figure(moved_w, "W")
+    found["agent_steps_moved_w"] = Figure(sum(day.moved_w), "W")
+    found["cap_turns_of_one_gpu"] = Figure(int(record.turns.max()), "")
     for place, pdu_id in enumerate(plant.site.pdu_ids):
         found[f"breaker_heat_max_{pdu_id}"] = Figure(
             round(float(record.heat[:, place].max()), 3), ""
@@ -102,9 +108,12 @@ def promises_of(day: Day) -> dict[str, Promise]:
         ),
         "cap_moves_of_one_gpu": Promise.at_most(
             moves,
-            MOVES_PER_CUT * len(day.sent),
+            MOVES_PER_EVENT * (len(day.sent) + len(day.excursions)),
             "",
-            "a cut is one step down and one back; more than that is to and fro",
+            "a cut or an excursion is one step down and one back; more is to and fro",
+        ),
+        "caps_that_could_rise_at_the_end": Promise.at_most(
+            len(day.could_rise), 0, "nodes", ", ".join(day.could_rise)
         ),
         "caps_left_low_at_the_end": Promise.at_most(_left_low(day), 0, "GPUs", _why_low(day)),
     }
@@ -120,12 +129,17 @@ def why_over(day: Day) -> str:
         elif name in day.record.plant.site.pdu_ids:
             place = day.record.plant.site.pdu_ids.index(name)
             heat = float(day.record.heat[:, place].max())
-            told += (
-                f" (nobody reacts to a PDU: the agent follows the grid alone; the breaker's heat"
-                f" reached {heat:.2f} of 1)"
-            )
+            told += f" ({_answered(day, name)}; the breaker's heat reached {heat:.2f} of 1)"
         said.append(told)
     return "; ".join(said)
+
+
+def _answered(day: Day, domain: str) -> str:
+    """When the agent saw this domain near its limit."""
+    seen = [note for note in day.excursions if note.text.startswith(f"{domain} ")]
+    if not seen:
+        return "the agent never saw it near its limit"
+    return f"the agent saw it near its limit {len(seen)} times, first at {seen[0].at:%H:%M:%S}"
 
 
 def _why_site(day: Day) -> str:
@@ -198,6 +212,8 @@ def _left_low(day: Day) -> int:
 def _why_low(day: Day) -> str:
     """What became of the wish to release."""
     refused = [note for note in day.notes if note.kind == "refused"]
+    if not day.could_rise:
+        return "higher caps would break a budget at the hardest load"
     if not refused:
         return "nobody asked to release them"
     return f"asked {len(refused)} times, last at {refused[-1].at:%H:%M:%S}: {refused[-1].text}"

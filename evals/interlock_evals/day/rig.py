@@ -4,7 +4,7 @@ Who steps the clock waits until everybody who has something to do at this moment
 day does not depend on how fast the machine is.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from interlock_evals.day.story import Story
 from interlock_evals.factory import AGENT, ISV
 from interlock_guardrails import changes
 from interlock_guardrails.rules import SiteRules
-from interlock_plant.jobs import jobs_of
+from interlock_plant.jobs import Job, jobs_of
+from interlock_plant.load import SteadyLoad
 from interlock_plant.plant import Plant
 from interlock_plant.trace import RequestTrace
 from interlock_servers.exchange.settings import ExchangeSettings
@@ -124,17 +125,21 @@ async def running_rig(
     trace: RequestTrace | None,
     seed: int = 0,
     broker: Kind | None = None,
+    jobs: Sequence[Job] | None = None,
 ) -> AsyncIterator[Rig]:
     """The site of the story, at its first second, with store and keys in `folder`.
+
+    `jobs` run there at a steady full load, where they are given; else the house's mix by the day.
 
     Raises:
         InvalidRequestError: the scenario is for another site.
         UnavailableError: a broker or a component did not come up.
     """
     spec, clock = story.site, ManualClock(START)
-    jobs = jobs_of(spec)
-    load = story.scenario.driving(jobs, DayLoad(jobs, trace, seed=seed))
-    plant = Plant(spec, jobs, seed=seed, start=START, load=load)
+    placed = jobs_of(spec) if jobs is None else tuple(jobs)
+    by_day = DayLoad(placed, trace, seed=seed) if jobs is None else SteadyLoad(placed)
+    load = story.scenario.driving(placed, by_day)
+    plant = Plant(spec, placed, seed=seed, start=START, load=load)
     story.scenario.prepare(plant)
     isv_key, agent_key = make_key(f"{ISV}-1"), make_key(f"{AGENT}-1")
     async with AsyncExitStack() as stack:

@@ -1,13 +1,14 @@
 """Runs a day: steps plant, twins, agent and people in one order, and settles before the next.
 
-The agent is asked every two seconds, as it asks itself; the BMS says its values every ten seconds
-while nothing is under way, and every second while a change is; the grid's targets come signed.
+The agent is asked every two seconds, a quarter as often as it asks itself; the BMS says its values
+every ten seconds while nothing is under way, and every second while a change is; the grid's targets
+come signed.
 """
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from interlock_agents.power import OBSERVE_EVERY_S, Note, PowerAgent
+from interlock_agents.power import Note, PowerAgent
 from interlock_evals.day.record import DayRecord
 from interlock_evals.day.rig import POWER_AGENT, START, Rig, running_rig, until
 from interlock_evals.day.story import Story
 from interlock_evals.personas import THINKS_S, OperatorPersona
 from interlock_plant.grid import GridEvent
+from interlock_plant.jobs import Job
 from interlock_plant.trace import RequestTrace
 from interlock_servers.transports.broker import Kind
 from interlock_tools.change import Change, ChangeState
@@ -29,11 +31,12 @@ from interlock_tools.errors import ComponentError
 from interlock_tools.identity import Target
 
 BMS_EVERY_S: Final = 10
+AGENT_EVERY_S: Final = 2
 PAGE: Final = 200
 # One control delay: the agent looks every 2 s, a person thinks for 4 s and looks once a second, the
 # worker begins at once, caps follow within 1 s and the meter shows it in the next second. Twice
 # that, so that one repeated look is no violation.
-CONTROL_DELAY_S: Final = 2 * (OBSERVE_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
+CONTROL_DELAY_S: Final = 2 * (AGENT_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
 RULE_OF_PEOPLE: Final = (
     f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
     " it was asked, at any hour; nobody else votes"
@@ -55,6 +58,13 @@ class Day:
     ledger_size: int = 0
     ledger_verified: bool = False
     ledger_says: str = ""
+    moved_w: list[int] = field(default_factory=list)
+    could_rise: list[str] = field(default_factory=list)
+
+    @property
+    def excursions(self) -> list[Note]:
+        """What the agent saw of breakers, leaks and heat."""
+        return [note for note in self.notes if note.kind == "excursion"]
 
     @property
     def by_state(self) -> Counter[str]:
@@ -89,17 +99,24 @@ async def run_day(
     seed: int = 0,
     broker: Kind | None = None,
     watch: Callable[[int], None] = lambda second: None,
+    jobs: Sequence[Job] | None = None,
+    people_pause: bool = False,
 ) -> Day:
     """Run it; store, keys and export go to `folder`, and `watch` hears of every second.
+
+    `jobs` replace the house's mix, at full load; `people_pause`: somebody pauses the jobs that the
+    agent names in a proposal, as soon as it does.
 
     Raises:
         UnavailableError: a part did not come up, or came to no rest.
     """
     began_s = time.monotonic()
-    async with running_rig(story, folder, trace=trace, seed=seed, broker=broker) as rig:
+    async with running_rig(story, folder, trace=trace, seed=seed, broker=broker, jobs=jobs) as rig:
         record = DayRecord(rig.plant, story.seconds, CONTROL_DELAY_S)
         day = Day(story, trace is not None, record)
-        await _Course(rig, day).run(watch)
+        await _Course(rig, day, people_pause=people_pause).run(watch)
+        plan = await rig.servers.call("maxlps", "plan_caps", moves="up")
+        day.could_rise = sorted(plan["gpu_cap_w_by_node"])
         day.changes = await _all_changes(rig)
         await _prove(rig, folder, day)
     day.wall_s = time.monotonic() - began_s
@@ -109,8 +126,8 @@ async def run_day(
 class _Course:
     """The order of things in each second."""
 
-    def __init__(self, rig: Rig, day: Day) -> None:
-        self._rig, self._day = rig, day
+    def __init__(self, rig: Rig, day: Day, *, people_pause: bool) -> None:
+        self._rig, self._day, self._people_pause = rig, day, people_pause
         self._busy = False
         self._agent = PowerAgent(rig.servers, rig.clock, self._told)
         self._operator = OperatorPersona(
@@ -130,12 +147,13 @@ class _Course:
             await rig.flex_agent.step()
             if self._busy or plant.second % BMS_EVERY_S == 0:
                 await self._meters()
-            if plant.second % int(OBSERVE_EVERY_S) == 0:
+            if plant.second % AGENT_EVERY_S == 0:
                 await self._agent_looks()
             if self._busy:
                 await self._operator.look()
                 self._busy = bool(await rig.settle())
             watch(plant.second)
+        self._day.moved_w = self._agent.cap_moved_w
 
     async def _announce(self, event: GridEvent) -> None:
         """The grid's word, signed, on the bus; the day goes on once both ends have heard it."""
@@ -173,6 +191,11 @@ class _Course:
         self._day.notes.append(note)
         if note.kind == "proposed":
             self._busy = True
+        if note.kind == "proposal" and self._people_pause:
+            words = set(note.text.replace(",", " ").split())
+            for job in self._rig.plant.jobs:
+                if job.job_id in words:
+                    self._rig.plant.pause(job.job_id)
 
 
 async def _all_changes(rig: Rig) -> list[Change]:

@@ -76,7 +76,9 @@ def told(day: Day) -> list[str]:
         f"people: {RULE_OF_PEOPLE}; they approved {people}",
         f"the plant by itself: {len(record.trips)} breakers tripped, {len(record.throttled_gpus)}"
         f" GPUs throttled, {len(record.shut_off)} of them were shut off by heat",
-        "nobody reacts to pumps, leaks or breakers yet: the power agent follows the grid alone",
+        f"the power agent moved caps by {sum(day.moved_w) / 1e3:.1f} kW of GPU limits in "
+        f"{len(day.moved_w)} steps and saw {len(day.excursions)} excursions; nothing here pauses "
+        "or moves work, closes a valve or drains a rack: that it leaves to people",
     ]
     happened: dict[str, list[str]] = {}
     for second, fault in day.story.scenario.faults:

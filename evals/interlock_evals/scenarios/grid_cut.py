@@ -236,11 +236,12 @@ class _Story:
         self._watch(Frame(now, phase, power_w, self._limit_w, racks, changes))
 
     async def _restored(self) -> bool:
-        latest = await self._served.site.guard.latest(50)
-        return any(
-            change.operation == "maxlps.release_caps" and change.state is ChangeState.SUCCEEDED
-            for change in latest
-        )
+        """Whether every cap is at its default again, and what brought it there was verified."""
+        plant = self._factory.plant
+        if (plant.gpu_cap_set_w < plant.site.gpu.cap_max_w).any():
+            return False
+        latest = await self._served.site.guard.latest(1)
+        return bool(latest) and latest[0].state is ChangeState.SUCCEEDED
 
     def _reached_s(self, told: datetime, end: datetime, target_w: float) -> float | None:
         """When the meter went to the target and stayed there until the end; None if it did not."""

@@ -253,6 +253,7 @@ _FACTS: Mapping[str, _Make] = {
     "power_rise_w": _amount("power_rise_w"),
     "slo_floors_broken": _broken("slo_floors_broken"),
     "budgets_broken": _broken("budgets_broken"),
+    "power_taken_from": _broken("power_taken_from"),
 }
 
 

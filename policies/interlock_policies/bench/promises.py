@@ -198,6 +198,15 @@ def _rise(_: Limits) -> Mapping[str, Values]:
     return {"context.power_rise_w": frozenset({0, 1})}
 
 
+def _takes(asked: Asked) -> bool:
+    """Whether it gives some work what it takes from other work."""
+    return asked.facts["power_rise_w"] > 0 and bool(asked.facts["power_taken_from"])
+
+
+def _taking(_: Limits) -> Mapping[str, Values]:
+    return {"context.power_rise_w": frozenset({0, 1}), "context.power_taken_from": Values()}
+
+
 def _scopes(_: Limits) -> Mapping[str, Values]:
     return {"principal.scopes": frozenset({READ, PROPOSE})}
 
@@ -252,6 +261,14 @@ _ALL = (
         about_permits=True,
     ),
     Promise(
+        "two-operators-for-taken-power",
+        "Raising some by what is taken from others takes exactly two operators.",
+        lambda asked, _: asked.effect is Effect.REVERSIBLE and _takes(asked),
+        _asks_only(2, "operator"),
+        looks_at=_taking,
+        about_permits=True,
+    ),
+    Promise(
         "two-leads-for-irreversible",
         "An irreversible change takes exactly two site leads, who type the target.",
         lambda asked, _: asked.effect is Effect.IRREVERSIBLE,
@@ -295,8 +312,8 @@ _ALL = (
     ),
     Promise(
         "one-operator-for-reversible",
-        "A reversible change never takes more than one operator.",
-        lambda asked, _: asked.effect is Effect.REVERSIBLE,
+        "A reversible change that takes no power from others never takes more than one operator.",
+        lambda asked, _: asked.effect is Effect.REVERSIBLE and not _takes(asked),
         lambda d: d.answer is Answer.ALLOW or _asks_only(1, "operator")(d),
         must_allow=True,
         about_permits=True,

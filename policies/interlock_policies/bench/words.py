@@ -49,7 +49,7 @@ def situation_in_words(situation: Situation) -> list[str]:
         *(f"the floor of {job}" for job in sorted(reach.slo_floors_broken)),
         *(f"the budget of {domain}" for domain in sorted(reach.budgets_broken)),
     ]
-    protected = sorted(situation.protected_reached())
+    taken, protected = reach.power_taken_from, sorted(situation.protected_reached())
     claims = sorted(situation.claims_unconfirmed)
     return [
         f"{who.id} ({who.kind}{behind}{sent}) asks for {situation.operation} "
@@ -58,7 +58,8 @@ def situation_in_words(situation: Situation) -> list[str]:
         f"Roles: {', '.join(sorted(who.roles)) or 'none'}.",
         f"It reaches {_share(reach.gpus, 'GPU', facts['gpu_share_permille'], situation.site_gpus)}"
         f"{'; ' if reached else ''}{reached}.",
-        f"It moves {reach.watts_moved} W, {reach.power_rise_w} W of it up.",
+        f"It moves {reach.watts_moved} W, {reach.power_rise_w} W of it up"
+        f"{f', taken from {_listed(sorted(taken))}' if taken else ''}.",
         f"With what other changes hold: {facts['open_host_share_permille']} permille of the hosts, "
         f"{facts['open_gpu_share_permille']} permille of the GPUs.",
         f"It would break {_listed(breaks) or 'no floor and no budget'}, and reach "

@@ -158,10 +158,12 @@ class DpsClient:
 
     Attributes:
         clock: the clock of its retries, and of whoever stamps its answers.
+        writes: how many were sent; what was read before the last is not what holds.
     """
 
     def __init__(self, settings: MaxlpsSettings, clock: Clock) -> None:
         self.clock = clock
+        self.writes = 0
         self._deadline_s = settings.deadline_s
         self._channel = ReflectedChannel(settings, clock, component=COMPONENT, needs=NEEDS)
 
@@ -194,18 +196,27 @@ class DpsClient:
             NotFoundError: none is active.
             ComponentError: several are, or it is no tree, or a budget's unit is not known.
         """
-        active = [topology for topology in await self.list_topologies() if topology.is_active]
-        if not active:
-            raise NotFoundError("DPS has no active topology")
-        if len(active) > 1:
-            raise failed("BAD_TOPOLOGY", "DPS names more than one active topology")
-        name = active[0].name
+        name = (await self.active()).name
         parts = await self._stream(GET_TOPOLOGY, {"topology_name": name})
         headers = [header for part in parts if (header := part.record("header"))]
         if len(headers) != 1 or headers[0].text("topology_name") != name:
             raise failed("BAD_TOPOLOGY", f"the header of topology {quoted(name)} is missing")
         entities = [entity_of(entity) for part in parts for entity in part.records("entities")]
         return Topology(name, headers[0].octets("topology_hash").hex(), power_tree(name, entities))
+
+    async def active(self) -> TopologyRef:
+        """The topology that holds now, by name, with its nodes.
+
+        Raises:
+            NotFoundError: none is active.
+            ComponentError: several are.
+        """
+        active = [topology for topology in await self.list_topologies() if topology.is_active]
+        if not active:
+            raise NotFoundError("DPS has no active topology")
+        if len(active) > 1:
+            raise failed("BAD_TOPOLOGY", "DPS names more than one active topology")
+        return active[0]
 
     async def resource_groups(self) -> tuple[ResourceGroup, ...]:
         """Every resource group, active or not, by name."""
@@ -276,16 +287,20 @@ class DpsClient:
             for gpu_id, watts in gpus.items()
         }
         _check_limits(asked)
+        self.writes += 1
         policies = {
             node_id: {"policies": [policy_of(gpu_id, watts) for gpu_id, watts in gpus.items()]}
             for node_id, gpus in limits.items()
             if gpus
         }
-        answer = await self._channel.unary(
-            UPDATE_GPU_POLICIES.path,
-            {"node_gpu_policies": policies},
-            deadline_s=self._deadline_s,
-        )
+        try:
+            answer = await self._channel.unary(
+                UPDATE_GPU_POLICIES.path,
+                {"node_gpu_policies": policies},
+                deadline_s=self._deadline_s,
+            )
+        finally:
+            self.writes += 1  # what was read meanwhile may be of before it, too
         return cap_results_of(asked, answer, UPDATE_GPU_POLICIES)
 
     # ── shared ────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,8 @@
 None is unknown everywhere: never zero, never healthy.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +13,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from interlock_servers.maxlps import COMPONENT
-from interlock_tools.canonical import digest
 from interlock_tools.errors import ComponentError
 
 COMPUTER_SYSTEM = "ComputerSystem"
@@ -163,7 +164,8 @@ class Topology:
 
         What DPS's hash covers is not public; a changed budget must not pass for the same site.
         """
-        return digest({"dps_hash": self.dps_hash, "root": self.root.as_json()})
+        told = json.dumps({"dps_hash": self.dps_hash, "root": self.root.as_json()}, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """Name, DPS's hash and the tree."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from interlock_guardrails.facts import FactRegistry
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
+from interlock_servers.maxlps.models import CapResult
 from interlock_servers.maxlps.picture import Caps, Picture
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
@@ -40,6 +41,7 @@ METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
 METERS = "the facility's metering"
 SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
 SAME_W = 0.5  # devices take whole watts
+NODES_AT_ONCE = 128  # of one call to DPS
 
 NodeId = Annotated[str, Field(min_length=1, max_length=200)]
 Watts = Annotated[int, Field(ge=1, le=10_000)]
@@ -149,6 +151,7 @@ class LimitOperation(Operation[A], Generic[A]):
             power_rise_w=math.ceil(sum(rise_w for _, rise_w in moves_w)),
             slo_floors_broken=picture.floors_broken(caps),
             budgets_broken=picture.budgets_broken(caps, grid["limit_w"], grid.get("feed_limits_w")),
+            power_taken_from=_taken_from(picture, caps),
         )
 
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:
@@ -249,7 +252,13 @@ class LimitOperation(Operation[A], Generic[A]):
         }
 
     async def _set(self, limits: Limits) -> None:
-        clamped = [r for r in await self._dps.set_gpu_limits(limits) if r.is_clamped]
+        """Write them, so many nodes at a time that the first caps hold while others are sent."""
+        nodes = list(limits)
+        results: list[CapResult] = []
+        for begin in range(0, len(nodes), NODES_AT_ONCE):
+            part = {node_id: limits[node_id] for node_id in nodes[begin : begin + NODES_AT_ONCE]}
+            results += await self._dps.set_gpu_limits(part)
+        clamped = [result for result in results if result.is_clamped]
         if clamped:
             first = clamped[0]
             raise ComponentError(
@@ -332,8 +341,8 @@ class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
     arguments = ReleaseCapsArguments
 
     def caps(self, arguments: ReleaseCapsArguments, picture: Picture) -> Caps:
-        """The greatest limit of each named node; of every node where none is named."""
-        named = arguments.node_ids or list(picture.nodes)
+        """The greatest limit of each named node; where none is named, of all that can be set."""
+        named = arguments.node_ids or [view.node_id for view in picture.lit]
         return {node_id: int(picture.node(node_id).limits[1]) for node_id in named}
 
 
@@ -342,6 +351,21 @@ def maxlps_operations(
 ) -> tuple[LimitOperation[Any], ...]:
     """Everything that may change here."""
     return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+
+
+def _taken_from(picture: Picture, caps: Caps) -> frozenset[str]:
+    """Whose limits fall while those of others rise: their power goes to somebody else."""
+    falls_w: dict[str, float] = {}
+    rises_w: dict[str, float] = {}
+    for node_id, cap_w in caps.items():
+        view = picture.node(node_id)
+        name = node_id if view.group is None else view.group.name
+        fall_w, rise_w = view.moves_w(cap_w)
+        falls_w[name] = falls_w.get(name, 0.0) + fall_w
+        rises_w[name] = rises_w.get(name, 0.0) + rise_w
+    gain = {name for name, watts in rises_w.items() if watts > falls_w[name]}
+    lose = {name for name, watts in falls_w.items() if watts > rises_w[name]}
+    return frozenset(lose if gain else ())
 
 
 def _is_set(picture: Picture, node_id: str, caps: Caps) -> bool:

@@ -4,134 +4,37 @@ Built from facts alone, so that the guard, the planner and an auditor see the sa
 """
 
 import math
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from interlock_servers.maxlps.allocator.plan import CapPlan, HostPower, Infeasible, plan
-from interlock_servers.maxlps.allocator.problem import Leaves
-from interlock_servers.maxlps.allocator.tree import PowerTree, TreeNode
+from interlock_servers.maxlps.allocator.tree import TreeNode
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
 from interlock_servers.maxlps.models import Level
-from interlock_servers.maxlps.priors import Prior, prior_of
+from interlock_servers.maxlps.node_view import HOST, Group, NodeView, lit_worst_case, node_view
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.fact import FactSet
 from interlock_tools.identity import Target
-from interlock_tools.measures import ALLOCATOR, FEASIBLE
-from interlock_tools.power_curve import FLOOR_RATIO, throughput
-
-HOST = HostPower()
-BINDING = 0.97  # of its limit: a GPU that draws less is not held back by it
-FLOOR_RESERVE = 0.01  # floors are planned this much higher: natural draw is known to about 1 to 2 %
+from interlock_tools.power_curve import FLOOR_RATIO
 
 Caps = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Group:
-    """A resource group as the picture needs it."""
-
-    name: str
-    tenant: str | None
-    workload_class: str | None
-    slo_floor: float | None
-
-
-@dataclass(frozen=True)
-class NodeView:
-    """One node: where it hangs, what its GPUs may draw and what they work on.
-
-    `set_w` is the highest limit among its GPUs, `each_set_w` that of each, `power_w` the highest
-    draw; None is unknown.
-    """
-
-    node_id: str
-    path: tuple[str, ...]  # ancestors, nearest first
-    rack_id: str | None
-    pdu_id: str | None
-    gpu_count: int
-    set_w: float | None
-    each_set_w: tuple[float | None, ...]
-    min_w: float | None
-    max_w: float | None
-    power_w: float | None
-    group: Group | None
-
-    @property
-    def prior(self) -> Prior:
-        """What is known of its kind of work before measuring."""
-        return prior_of(None if self.group is None else self.group.workload_class)
-
-    @property
-    def limits(self) -> tuple[float, float, float]:
-        """Least, greatest and highest present limit of its GPUs, in watts.
-
-        Raises:
-            InvalidRequestError: they are not known now.
-        """
-        if self.min_w is None or self.max_w is None:
-            raise InvalidRequestError(
-                f"{self.node_id}: DPS does not know its GPUs' limits now; leave it out, or look "
-                "at its BMC"
-            )
-        return self.min_w, self.max_w, self.max_w if self.set_w is None else self.set_w
-
-    @property
-    def natural_w(self) -> float:
-        """What one of its GPUs draws at full load without a limit: prior, or more if measured."""
-        _, max_w, set_w = self.limits
-        natural_w = self.prior.natural_share * max_w
-        if self.power_w is not None and self.power_w < BINDING * set_w:
-            natural_w = max(natural_w, self.power_w)
-        return min(natural_w, max_w)
-
-    def work_at(self, cap_w: float) -> float:
-        """Relative throughput in [0, 1] under a limit."""
-        curve = self.prior.curve
-        return float(throughput(cap_w, self.natural_w, curve.p0, curve.gamma))
-
-    def moves_w(self, cap_w: float) -> tuple[float, float]:
-        """By how much its GPUs' limits fall and rise under this one, in sum.
-
-        A limit that is not known may be the least as well as the greatest: it counts both ways.
-        """
-        least_w, most_w, _ = self.limits
-        fall_w = sum(max(0.0, (most_w if w is None else w) - cap_w) for w in self.each_set_w)
-        rise_w = sum(max(0.0, cap_w - (least_w if w is None else w)) for w in self.each_set_w)
-        return fall_w, rise_w
-
-    def meter_w(self, cap_w: float) -> float:
-        """What the node draws at most, at the wall, when every GPU is limited so."""
-        return self._wall_w([cap_w] * self.gpu_count)
-
-    def meter_now_w(self, unknown_w: float) -> float:
-        """The same under the present limits; a limit that is not known is taken as `unknown_w`."""
-        return self._wall_w(unknown_w if w is None else w for w in self.each_set_w)
-
-    @property
-    def limited_w(self) -> float:
-        """What the present limits allow it at the wall, whatever its work would draw."""
-        _, max_w, _ = self.limits
-        gpus_w = sum(max_w if w is None else w for w in self.each_set_w)
-        return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
-
-    def _wall_w(self, limits_w: Iterable[float]) -> float:
-        natural_w = self.natural_w
-        gpus_w = sum(min(watts, natural_w) for watts in limits_w)
-        return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
-
-
-@dataclass(frozen=True)
 class Picture:
-    """The site as the facts show it."""
+    """The site as the facts show it.
+
+    `loops_w` and `loop_of` are cooling loops: the heat that each takes, in watts at the meter, and
+    the loop of each node that has one. `tenants_least_w` is what tenants were promised, GPU watts.
+    """
 
     nodes: dict[str, NodeView]
     domains: tuple[TreeNode, ...]
     root: str
     levels: dict[str, Level] = field(default_factory=dict)
+    loops_w: Mapping[str, float] = field(default_factory=dict)
+    loop_of: Mapping[str, str] = field(default_factory=dict)
+    tenants_least_w: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_facts(cls, facts: FactSet, site: Target) -> "Picture":
@@ -163,12 +66,36 @@ class Picture:
             domains.append(TreeNode(name, path[0] if path else None, budget_w))
             levels[name] = level
             if level is Level.NODE:
-                nodes[name] = _node(name, path, levels, limits.get(name), by_node.get(name))
+                nodes[name] = node_view(name, path, levels, limits.get(name), by_node.get(name))
             for child in entity["children"]:
                 walk(child, (name, *path))
 
         walk(topology["root"], ())
-        return cls(nodes, tuple(domains), topology["root"]["name"], levels)
+        loops = topology.get("loops", [])
+        by_rack = {rack_id: loop["name"] for loop in loops for rack_id in loop["rack_ids"]}
+        return cls(
+            lit_worst_case(nodes),
+            tuple(domains),
+            topology["root"]["name"],
+            levels,
+            loops_w={loop["name"]: loop["heat_w"] for loop in loops},
+            loop_of={
+                node_id: by_rack[view.rack_id]
+                for node_id, view in nodes.items()
+                if view.rack_id in by_rack
+            },
+            tenants_least_w=topology.get("tenants_least_w", {}),
+        )
+
+    @property
+    def lit(self) -> list[NodeView]:
+        """The nodes that can be given limits, in the order of the tree."""
+        return [view for view in self.nodes.values() if not view.is_dark]
+
+    @property
+    def dark(self) -> tuple[str, ...]:
+        """The nodes whose limits nobody knows now."""
+        return tuple(view.node_id for view in self.nodes.values() if view.is_dark)
 
     def node(self, node_id: str) -> NodeView:
         """One node.
@@ -179,37 +106,6 @@ class Picture:
         if node_id not in self.nodes:
             raise InvalidRequestError(f"{node_id!r} is no node of this site; list_nodes shows them")
         return self.nodes[node_id]
-
-    def plan(
-        self, site_limit_w: float | None, margin: float
-    ) -> tuple[CapPlan, dict[str, int]] | Infeasible:
-        """The best caps within every budget and the site's limit: the plan, and watts by node.
-
-        Raises:
-            InvalidRequestError: an argument is out of range, or the limits of a node are unknown.
-        """
-        views = list(self.nodes.values())
-        spread = np.repeat(np.arange(len(views)), [view.gpu_count for view in views])
-        columns = np.array([_column(view) for view in views])[spread].T
-        natural_w, p0, gamma, lo_w, hi_w, floor = columns
-        leaves = Leaves.of(
-            natural_w=natural_w, p0=p0, gamma=gamma, lo_w=lo_w, hi_w=hi_w, floor_work=floor
-        )
-        tree = PowerTree.from_nodes(
-            self._budgets(site_limit_w), [views[place].node_id for place in spread]
-        )
-        began_s = time.perf_counter()
-        found = plan(tree, leaves, host=HOST, margin=margin)
-        feasible = not isinstance(found, Infeasible)
-        ALLOCATOR.record(time.perf_counter() - began_s, {FEASIBLE: feasible})
-        if isinstance(found, Infeasible):
-            return found
-        first = np.searchsorted(spread, np.arange(len(views)))
-        caps = {
-            view.node_id: _whole_w(float(found.cap_w[place]), float(leaves.problem().lo_w[place]))
-            for view, place in zip(views, first, strict=True)
-        }
-        return found, caps
 
     def floors_broken(self, caps: Caps) -> frozenset[str]:
         """The groups whose promised throughput these caps would break."""
@@ -245,12 +141,19 @@ class Picture:
         before, after = self._load_w({}, least_w), self.load_w(caps)
         return frozenset(
             domain.name
-            for domain in self._budgets(site_limit_w, grid_w, rounding=False)
+            for domain in self.budgets(site_limit_w, grid_w, rounding=False)
             if after[domain.name] > domain.budget_w and after[domain.name] > before[domain.name]
+        ) | frozenset(
+            loop
+            for loop, heat_w in self.loops_w.items()
+            if after[loop] > heat_w and after[loop] > before[loop]
         )
 
     def load_w(self, caps: Caps) -> dict[str, float]:
-        """What each domain draws at most, at the meter, under present limits and these caps."""
+        """What each domain, and each loop, draws at most at the meter: present limits, these caps.
+
+        A dark node counts with its worst case.
+        """
         return self._load_w(caps, {})
 
     def allowed_w(self) -> dict[str, float]:
@@ -263,24 +166,26 @@ class Picture:
 
     def _load_w(self, caps: Caps, unknown_w: Mapping[str, float]) -> dict[str, float]:
         """The same, where a present limit that is not known is taken as the node's `unknown_w`."""
-        load = {domain.name: 0.0 for domain in self.domains}
+        load = dict.fromkeys([*(domain.name for domain in self.domains), *self.loops_w], 0.0)
         for node_id, view in self.nodes.items():
             if node_id in caps:
                 watts = view.meter_w(caps[node_id])
             else:
-                watts = view.meter_now_w(unknown_w.get(node_id, view.limits[1]))
+                watts = view.meter_now_w(unknown_w.get(node_id, view.max_w or 0.0))
             for name in (view.node_id, *view.path):
                 load[name] += watts
+            if node_id in self.loop_of:
+                load[self.loop_of[node_id]] += watts
         return load
 
-    def _budgets(
+    def budgets(
         self,
         site_limit_w: float | None,
         grid_w: Mapping[str, float] | None = None,
         *,
         rounding: bool = True,
     ) -> list[TreeNode]:
-        """The domains, with the grid's limits, less what rounding caps to whole watts may add."""
+        """The domains, with further limits, less what rounding caps to whole watts may add."""
         gpus = {domain.name: 0 for domain in self.domains}
         for view in self.nodes.values():
             for name in (view.node_id, *view.path):
@@ -295,52 +200,6 @@ class Picture:
         return out
 
 
-def _column(view: NodeView) -> tuple[float, ...]:
-    min_w, max_w, _ = view.limits
-    curve, group = view.prior.curve, view.group
-    floor = 0.0 if group is None or group.slo_floor is None else group.slo_floor
-    if floor > 0:
-        floor = min(1.0, floor + FLOOR_RESERVE)
-    return view.natural_w, curve.p0, curve.gamma, min_w, max_w, floor
-
-
 def _claim(group: Mapping[str, Any]) -> tuple[bool, float]:
     """Of several groups that name a node the last counts: an active one, with most promised."""
     return bool(group.get("active", True)), group["slo_floor"] or 0.0
-
-
-def _whole_w(cap_w: float, lo_w: float) -> int:
-    """Down to whole watts, but not below what a floor needs."""
-    return max(int(cap_w), int(np.ceil(lo_w)))
-
-
-def _node(
-    name: str,
-    path: tuple[str, ...],
-    levels: Mapping[str, Level],
-    limits: Mapping[str, Any] | None,
-    group: Group | None,
-) -> NodeView:
-    limits = limits or {"set_w": [], "min_w": None, "max_w": None, "power_w": []}
-
-    def nearest(level: Level) -> str | None:
-        return next((above for above in path if levels[above] is level), None)
-
-    return NodeView(
-        node_id=name,
-        path=path,
-        rack_id=nearest(Level.RACK),
-        pdu_id=nearest(Level.PDU),
-        gpu_count=len(limits["set_w"]),
-        set_w=_highest(limits["set_w"]),
-        each_set_w=tuple(limits["set_w"]),
-        min_w=limits["min_w"],
-        max_w=limits["max_w"],
-        power_w=_highest(limits["power_w"]),
-        group=group,
-    )
-
-
-def _highest(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known and len(known) == len(values) else None

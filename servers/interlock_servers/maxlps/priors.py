@@ -98,6 +98,14 @@ PRIORS: Final[Mapping[str, Prior]] = MappingProxyType(
 UNKNOWN: Final = Prior(1.0, 0.0, DECODE, "unknown work is taken to draw its full rating [A]")
 
 
+SYNCHRONOUS: Final = frozenset({"train"})  # every step ends with all of its GPUs
+
+
+def is_synchronous(workload_class: str | None) -> bool:
+    """Whether the GPUs of one job of this class wait for each other."""
+    return (workload_class or "").casefold() in SYNCHRONOUS
+
+
 def prior_of(workload_class: str | None) -> Prior:
     """The prior of a class of work; of one that is not known, the careful one."""
     return PRIORS.get((workload_class or "").casefold(), UNKNOWN)

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
+from interlock_plant.arrays import Bools
 from interlock_plant.plant import Plant
 from interlock_servers.maxlps.twin_schema import PACKAGE
 from interlock_tools.clock import Clock
@@ -31,6 +32,16 @@ class TwinFault(StrEnum):
     UNAVAILABLE = "unavailable"  # gRPC UNAVAILABLE before acting
     NO_REFLECTION = "no_reflection"  # at start
     EXTRA_FIELDS = "extra_fields"  # at start: a newer version
+
+
+class _Seen(NamedTuple):
+    """What the BMCs measure at one moment, GPU by GPU."""
+
+    lit: list[bool]
+    power_w: list[float]
+    core_c: list[float]
+    energy_j: list[float]
+    set_w: list[float]
 
 
 class DpsAnswers:
@@ -93,12 +104,13 @@ class DpsAnswers:
         ignores = self._goes_wrong(TwinFault.IGNORE_CAPS)
         clamps = self._goes_wrong(TwinFault.CLAMP)
         site, caps_w = self._plant.site, dict[int, float]()
+        lit = self._plant.gpu_is_lit
         for name in sorted(request.node_gpu_policies):
             for policy in request.node_gpu_policies[name].policies:
                 result = reply.results.add(resource_name=name)
                 if policy.HasField("gpu_id"):
                     result.gpu_id = policy.gpu_id
-                watts, why = self._wanted(name, policy)
+                watts, why = self._wanted(name, policy, lit)
                 if why:
                     result.diag_msg = why
                     continue
@@ -115,15 +127,15 @@ class DpsAnswers:
             del reply.results[0]
         return reply
 
-    def _wanted(self, node_id: str, policy: Any) -> tuple[float, str]:
+    def _wanted(self, node_id: str, policy: Any, lit: Bools) -> tuple[float, str]:
         """The watts for this one GPU, and why not."""
         site, gpu = self._plant.site, self._plant.site.gpu
-        if node_id not in site.node_ids:
+        if node_id not in site.node_places:
             return 0.0, f"no such resource: {node_id}"
         gpus = site.gpus_of_node(node_id)
         if not policy.HasField("gpu_id") or policy.gpu_id >= len(gpus):
             return 0.0, f"{node_id} has no such GPU"
-        if not self._plant.gpu_is_lit[gpus[policy.gpu_id]]:
+        if not lit[gpus[policy.gpu_id]]:
             return 0.0, f"BMC of {node_id} does not answer"
         if not policy.HasField("power_limit"):
             return gpu.cap_max_w, ""
@@ -274,27 +286,34 @@ class DpsAnswers:
         """What the BMCs say; nodes that do not exist are left out."""
         reply = self.new("MetricsQueryResponse")
         reply.status.ok = True
+        plant = self._plant
+        seen = _Seen(
+            lit=plant.gpu_is_lit.tolist(),
+            power_w=plant.gpu_power_w.tolist(),
+            core_c=plant.gpu_core_c.tolist(),
+            energy_j=plant.gpu_energy_j.tolist(),
+            set_w=plant.gpu_cap_set_w.tolist(),
+        )
+        node_lit, node_w = plant.node_is_lit, plant.node_power_w
         for name in request.nodes:
-            if name in self._plant.site.node_ids:
-                self._add_metrics(reply.nodes.add(name=name), name)
+            place = plant.site.node_places.get(name)
+            if place is not None:
+                node = reply.nodes.add(name=name)
+                gpus = plant.site.gpus_of_node(name)
+                node.num_gpus, node.num_cpus, node.num_memory_units = len(gpus), 2, 32
+                if node_lit[place]:  # else its BMC does not answer
+                    node.power_usage = node_w[place]
+                    self._add_gpus(node, gpus.tolist(), seen)
         return reply
 
-    def _add_metrics(self, node: Any, name: str) -> None:
-        plant, limits = self._plant, self._plant.site.gpu
-        gpus = plant.site.gpus_of_node(name)
-        node.num_gpus, node.num_cpus, node.num_memory_units = len(gpus), 2, 32
-        place = plant.site.node_ids.index(name)
-        if not plant.node_is_lit[place]:
-            return  # its BMC does not answer
-        node.power_usage = plant.node_power_w[place]
-        lit, power_w, core_c = plant.gpu_is_lit, plant.gpu_power_w, plant.gpu_core_c
-        energy_j, set_w = plant.gpu_energy_j, plant.gpu_cap_set_w
+    def _add_gpus(self, node: Any, gpus: list[int], seen: _Seen) -> None:
+        limits = self._plant.site.gpu
         for gpu_id, gpu in enumerate(gpus):
             device = node.gpus.add(id=str(gpu_id))
-            if not lit[gpu]:
+            if not seen.lit[gpu]:
                 continue
-            device.power_usage, device.temperature_celsius = power_w[gpu], core_c[gpu]
-            device.energy_usage, device.energy_usage_unit = energy_j[gpu], "Joules"
+            device.power_usage, device.temperature_celsius = seen.power_w[gpu], seen.core_c[gpu]
+            device.energy_usage, device.energy_usage_unit = seen.energy_j[gpu], "Joules"
             device.max_limit, device.min_limit = limits.cap_max_w, limits.cap_min_w
             if "set_limit" in device.DESCRIPTOR.fields_by_name:
-                device.set_limit = set_w[gpu]
+                device.set_limit = seen.set_w[gpu]

@@ -9,9 +9,11 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from interlock_plant import Fault, FaultKind, Plant
+from interlock_servers.maxlps.allocator.evidence import Evidence
 from interlock_servers.maxlps.client import DpsClient
-from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.facts import KEPT_S, POWER_GPU_LIMITS, MaxlpsFacts
 from interlock_servers.maxlps.models import Entity, Level, Topology, power_tree
+from interlock_servers.maxlps.settings import Loop
 from interlock_servers.maxlps.twin import DpsTwin, TwinFault
 from interlock_servers.maxlps.twin_schema import build_pool
 from interlock_servers.maxlps.wire import entity_of, group_of, node_of
@@ -202,3 +204,57 @@ def test_gpus_that_cannot_be_told_apart_are_refused(ids: tuple[str, ...]) -> Non
         raw.gpus.add(id=gpu_id)
     with pytest.raises(ComponentError, match="node-001"):
         node_of(Record(raw))
+
+
+async def test_an_answer_is_kept_for_moments_and_never_beyond_a_write(
+    dps: DpsClient, clock: WakefulClock, twin: DpsTwin
+) -> None:
+    """A plan and its proposal look at once; what was written must be read anew."""
+    facts = MaxlpsFacts(dps, "hall")
+    need = FactNeed(kind=POWER_GPU_LIMITS, subject=SITE, max_age_s=30.0)
+
+    first = await facts.fact(need)
+    assert await facts.fact(need) is first
+    assert twin.calls["MetricsQuery"] == 1
+    await dps.set_gpu_limits({"node-003": {0: 400.0}})
+    after = await facts.fact(need)
+    assert isinstance(after, Fact)
+    assert after.value["node-003"]["set_w"][0] == 400.0
+    clock.advance(KEPT_S)
+    assert await facts.fact(need) is not after
+    assert twin.calls["MetricsQuery"] == 3
+
+
+async def test_loops_and_promises_of_the_settings_are_part_of_the_topology(dps: DpsClient) -> None:
+    """DPS knows neither; whoever plans and whoever judges sees both, and a change of them."""
+    need = FactNeed(kind="power.topology", subject=SITE, max_age_s=30.0)
+    bare = await MaxlpsFacts(dps, "hall").fact(need)
+    loop = Loop(name="cdu-1", rack_ids=("rack-01",), heat_w=60_000.0)
+
+    told = await MaxlpsFacts(dps, "hall", loops=(loop,), tenants_least_w={"aurora": 9_000.0}).fact(
+        need
+    )
+
+    assert isinstance(bare, Fact)
+    assert isinstance(told, Fact)
+    assert told.value["loops"] == [{"name": "cdu-1", "rack_ids": ["rack-01"], "heat_w": 60_000.0}]
+    assert told.value["tenants_least_w"] == {"aurora": 9_000.0}
+    assert told.version != bare.version
+
+
+async def test_work_that_was_measured_comes_with_its_limits(dps: DpsClient) -> None:
+    """A fit of the group's samples, at the pessimistic end for what was promised."""
+    cap_w = [350.0, 420.0, 490.0, 560.0, 630.0, 700.0] * 20
+    power_w = [min(0.99 * cap, 560.0) for cap in cap_w]
+    rate = [min(1.0, cap / 560.0) ** 0.6 for cap in cap_w]
+    seen = Evidence.of(cap_w, power_w, rate)
+
+    def samples(group: str) -> Evidence | None:
+        return seen if group == "pretrain" else None
+
+    facts = MaxlpsFacts(dps, "hall", samples=samples)
+    limits = await facts.fact(FactNeed(kind=POWER_GPU_LIMITS, subject=SITE, max_age_s=30.0))
+
+    assert isinstance(limits, Fact)
+    assert limits.value["node-003"]["fit"]["natural_w"] == pytest.approx(560.0, rel=0.03)
+    assert "fit" not in limits.value["node-001"]  # chat: nobody measured it

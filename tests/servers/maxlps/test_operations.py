@@ -86,6 +86,23 @@ async def test_what_is_lowered_is_confirmed_before_anything_is_raised(lab: Lab) 
     assert seen == [({400.0}, {300.0}), ({500.0}, {300.0})]
 
 
+async def test_watts_that_go_from_one_job_to_another_take_two_operators(lab: Lab) -> None:
+    """Judged by its effect, not by the tool: the reach names who loses."""
+    batch = "node-023"  # of embed-corpus
+    assert (await limited(lab, RACK_1[:1], 400)).state is ChangeState.SUCCEEDED
+
+    change = await lab.propose("set_caps", gpu_cap_w_by_node={RACK_1[0]: 500, batch: 500})
+
+    shown = await lab.shown(change)
+    assert shown["reach"]["power_taken_from"] == ["embed-corpus"]
+    assert [rule["rule_id"] for rule in shown["rules"]] == ["power-taken-needs-two-operators"]
+    assert change["needs_people"] == 2
+    assert "power taken from: embed-corpus" in change["reach"]
+    await lab.approve(change)
+    row = await lab.site.guard.get(change["change_id"])
+    assert row.state is ChangeState.AWAITING_APPROVAL  # one is not enough
+
+
 async def test_released_limits_go_back_to_the_device(lab: Lab) -> None:
     """Release names no watts: the devices' own greatest limit comes back."""
     await limited(lab, RACK_1, 450)

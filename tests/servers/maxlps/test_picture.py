@@ -1,13 +1,13 @@
 """The power picture: what is known, what is assumed, and what limits would break."""
 
-import math
 from typing import Any
 
 import pytest
 
-from interlock_servers.maxlps.allocator.plan import Infeasible
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
-from interlock_servers.maxlps.picture import FLOOR_RESERVE, HOST, Picture
+from interlock_servers.maxlps.node_view import FLOOR_RESERVE, HOST
+from interlock_servers.maxlps.picture import Picture
+from interlock_servers.maxlps.planning import plan_site
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.fact import Fact, FactSet, Nature
 from interlock_tools.identity import Target
@@ -67,6 +67,9 @@ def limits(set_w: float = MAX_W, power_w: float | None = 500.0, **nodes: Any) ->
     return {name: nodes.get(name.replace("-", "_"), usual) for name in names}
 
 
+DARK = {"set_w": [None] * GPUS, "min_w": None, "max_w": None, "power_w": [None] * GPUS}
+
+
 def racks() -> list[dict[str, Any]]:
     """The racks of the topology."""
     found: list[dict[str, Any]] = topology()["root"]["children"][0]["children"]
@@ -122,15 +125,41 @@ def test_what_is_unknown_of_one_gpu_is_unknown_of_the_node() -> None:
     assert view.limits == (MIN_W, MAX_W, MAX_W)  # a limit that is not known limits nothing
 
 
-def test_a_node_without_limits_is_named_and_not_taken_for_free() -> None:
-    """A dark node has no zero watts: a plan over it cannot be made, and it says where to look."""
-    dark = {"set_w": [None] * GPUS, "min_w": None, "max_w": None, "power_w": [None] * GPUS}
-    picture = Picture.of(topology(), GROUPS, limits(node_2b=dark))
+def test_a_dark_node_counts_with_its_full_draw_and_can_be_given_nothing() -> None:
+    """Unknown is never harmless: it may draw all that the largest known node may."""
+    picture = Picture.of(topology(), GROUPS, limits(set_w=300.0, node_2b=DARK))
+    lit = Picture.of(topology(), GROUPS, limits(set_w=300.0)).load_w({})
+    full_w = 1600.0 + HOST.slope * GPUS * MAX_W
 
+    load = picture.load_w({})
+    assert picture.dark == ("node-2b",)
+    assert load["node-2b"] == full_w
+    assert load["lab"] == pytest.approx(lit["lab"] - lit["node-2b"] + full_w)
+    assert picture.allowed_w()["rack-2"] == pytest.approx(
+        picture.node("node-2a").limited_w + full_w
+    )
     with pytest.raises(InvalidRequestError, match="node-2b"):
-        picture.plan(None, 0.0)
-    with pytest.raises(InvalidRequestError, match="node-2b"):
-        picture.load_w({})
+        picture.load_w({"node-2b": 300})
+
+
+def test_beside_a_dark_node_power_rises_only_as_far_as_its_worst_case_leaves() -> None:
+    """The others stay usable, within what is left of each budget above it."""
+    full_w = 1600.0 + HOST.slope * GPUS * MAX_W
+    room_w = 1600.0 + HOST.slope * GPUS * 500.0
+    tight = topology(rack_budget_w=full_w + room_w)
+    picture = Picture.of(tight, GROUPS, limits(set_w=300.0, node_2b=DARK))
+
+    assert picture.budgets_broken({"node-2a": 500}, None) == frozenset()
+    assert picture.budgets_broken({"node-2a": 501}, None) == {"rack-2"}
+    assert picture.budgets_broken({"node-2a": 250}, None) == frozenset()
+
+
+def test_of_a_site_that_is_all_dark_nothing_is_said() -> None:
+    """There is not even a largest node to think of."""
+    names: dict[str, Any] = {name.replace("-", "_"): DARK for name in limits()}
+
+    with pytest.raises(InvalidRequestError, match="no node"):
+        Picture.of(topology(), GROUPS, limits(**names))
 
 
 def test_a_draw_that_no_limit_holds_down_raises_the_estimate_and_another_does_not() -> None:
@@ -189,10 +218,10 @@ def test_a_plan_keeps_every_budget_and_every_floor_in_whole_watts(
     """What plan_caps gives can be proposed as it stands."""
     picture = Picture.of(topology(), GROUPS, limits())
 
-    found = picture.plan(site_limit_w, 0.0)
+    found = plan_site(picture, site_limit_w, 0.0)
 
-    assert not isinstance(found, Infeasible)
-    _, caps = found
+    assert found.feasible
+    caps = found.caps
     assert set(caps) == set(picture.nodes)
     assert all(isinstance(cap_w, int) and MIN_W <= cap_w <= MAX_W for cap_w in caps.values())
     load_w = picture.load_w(caps)
@@ -206,21 +235,8 @@ def test_a_floor_is_planned_with_a_reserve() -> None:
     """Natural draw is known to one or two per cent: a plan at the floor itself would break it."""
     picture = Picture.of(topology(), GROUPS, limits())
 
-    found = picture.plan(22_500.0, 0.0)  # so little that the floor is what holds the cap up
+    found = plan_site(picture, 22_500.0, 0.0)  # so little that the floor holds the cap up
 
-    assert not isinstance(found, Infeasible)
-    work = picture.node("node-1a").work_at(found[1]["node-1a"])
+    assert found.feasible
+    work = picture.node("node-1a").work_at(found.caps["node-1a"])
     assert 0.95 + FLOOR_RESERVE <= work < 0.95 + 2 * FLOOR_RESERVE
-
-
-def test_a_limit_that_no_plan_can_meet_says_what_is_missing() -> None:
-    """Where, how many watts, and no caps to follow half-way."""
-    picture = Picture.of(topology(), GROUPS, limits())
-
-    found = picture.plan(8_000.0, 0.0)
-
-    assert isinstance(found, Infeasible)
-    assert found.node == "lab"
-    assert found.shortfall_w == pytest.approx(found.floors_w - found.budget_w)
-    assert found.shortfall_w > 0
-    assert math.isfinite(found.shortfall_w)

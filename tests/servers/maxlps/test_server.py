@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interlock_plant.faults import Fault, FaultKind
+from interlock_tools.change import ChangeState
 from interlock_tools.errors import ComponentError
 from tests.servers.sites import Lab, open_lab
 
@@ -116,15 +118,92 @@ async def test_a_tighter_limit_keeps_less_work(lab: Lab) -> None:
     assert len(set(kept)) == len(kept)
 
 
-async def test_a_limit_that_floors_forbid_says_why_and_gives_no_caps(lab: Lab) -> None:
-    """Half a plan would be followed by somebody."""
-    plan = await lab.call("maxlps", "plan_caps", site_limit_w=150_000.0)
+async def test_a_limit_that_floors_forbid_is_answered_with_what_is_possible(lab: Lab) -> None:
+    """The lowest caps that keep every floor, what is missing, and what people could pause."""
+    plan = await lab.call("maxlps", "plan_caps", site_limit_w=326_000.0)
 
     assert plan["feasible"] is False
-    assert plan["gpu_cap_w_by_node"] == {}
-    assert "lab" in plan["why"]
-    assert "are missing" in plan["why"]
-    assert "work_kept_pct" not in plan
+    assert set(plan["gpu_cap_w_by_node"]) == set(lab.plant.site.node_ids)
+    missing_w = plan["missing_w"]["lab"]
+    assert missing_w > plan["could_draw_w"] - 326_000 > 0  # the margin stands on top
+    higher = await lab.call("maxlps", "plan_caps", site_limit_w=326_000.0 + missing_w)
+    assert higher["feasible"]
+    assert f"{plan['missing_w']['lab']} W are missing at lab" in plan["why"]
+    promised = {job.job_id for job in lab.plant.jobs if job.floor_work}
+    assert plan["pause"]
+    assert not promised & set(plan["pause"])
+    assert plan["cost_gpu_h"] > 0
+    shown = await lab.propose("set_caps", gpu_cap_w_by_node=plan["gpu_cap_w_by_node"], dry_run=True)
+    assert shown["needs_people"] == 1  # no floor breaks, so people may say yes
+
+
+async def test_a_pause_of_what_is_named_makes_the_limit_possible(lab: Lab) -> None:
+    """The proposal is worth something: the plant is asked."""
+    plan = await lab.call("maxlps", "plan_caps", site_limit_w=326_000.0)
+    for job_id in plan["pause"]:
+        lab.plant.pause(job_id)
+    caps = plan["gpu_cap_w_by_node"]
+    caps_w = [caps[lab.plant.site.node_ids[node]] for node in lab.plant.site.node_of_gpu]
+    lab.plant.command_caps(np.arange(lab.plant.site.gpu_count), caps_w)
+    for _ in range(5):
+        lab.plant.step()
+    lab.plant.score.mark()
+    for _ in range(60):
+        lab.plant.step()
+        assert lab.plant.site_power_w <= 326_000.0
+    broken = {job for job, seconds in lab.plant.score.below_floor_s.items() if seconds}
+    assert broken == set()
+
+
+async def test_one_dark_node_blinds_neither_the_plan_nor_the_change(lab: Lab) -> None:
+    """It is named, counts at full draw, and the others are capped and verified."""
+    lab.plant.inject(Fault(FaultKind.NODE_DOWN, "node-020"))
+    plan = await lab.call("maxlps", "plan_caps", site_limit_w=400_000.0)
+
+    assert plan["feasible"]
+    assert plan["dark"] == ["node-020"]
+    assert "node-020" not in plan["gpu_cap_w_by_node"]
+    change = await lab.propose("set_caps", gpu_cap_w_by_node=plan["gpu_cap_w_by_node"])
+    await lab.approve(change)
+    assert (await lab.end_of(change)).state is ChangeState.SUCCEEDED
+    back = await lab.call("maxlps", "plan_caps", moves="up")
+    released = await lab.propose("release_caps", node_ids=list(back["gpu_cap_w_by_node"]))
+    assert released["state"] == "awaiting_approval"
+
+
+async def test_what_if_tells_what_a_loss_and_more_nodes_would_do(lab: Lab) -> None:
+    """From the facts as they are; nothing is written, and nonsense is named."""
+    grown = await lab.call("maxlps", "what_if", add={"node-001": 2})
+    lost = await lab.call("maxlps", "what_if", lose=["pdu-2"])
+    tight = await lab.call("maxlps", "what_if", budget_w={"lab": 326_000.0})
+
+    assert (grown["gpus_change"], lost["gpus_change"]) == (16, -256)
+    assert grown["feasible"]
+    assert grown["work_change_gpus"] > 0 > lost["work_change_gpus"]
+    assert tight["feasible"] is False
+    assert tight["pause"]
+    assert "missing" in tight["why"]
+    promised = {job.job_id for job in lab.plant.jobs if job.floor_work}
+    assert not promised & set(tight["pause"])
+    freed = await lab.call(
+        "maxlps", "what_if", budget_w={"lab": 326_000.0}, floor=dict.fromkeys(promised, 0.5)
+    )
+    assert freed["feasible"]
+    with pytest.raises(ComponentError, match="rack-77"):
+        await lab.call("maxlps", "what_if", lose=["rack-77"])
+    with pytest.raises(ComponentError, match="nothing is changed"):
+        await lab.call("maxlps", "what_if")
+    assert lab.writes() == 0
+
+
+async def test_provision_counts_for_the_mix_of_this_site(lab: Lab) -> None:
+    """Three ways that rise, with everything that they assume in words."""
+    found = await lab.call("maxlps", "provision")
+
+    assert 0 < found["static_pct"] < found["statistical_pct"] < found["capped_pct"]
+    assert 0 < found["caps_add_pct"] < 10
+    assert "the mix of this site" in found["says"]
+    assert "modelled" in found["says"]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +214,9 @@ async def test_a_limit_that_floors_forbid_says_why_and_gives_no_caps(lab: Lab) -
         ({"site_limit_w": "400000"}, "site_limit_w"),
         ({"site_limit_w": "null"}, "site_limit_w"),
         ({"margin": 0.5}, "margin"),
+        ({"domain_limits_w": {"pdu-1": 0}}, "domain_limits_w"),
+        ({"domain_limits_w": {"pdu-9": 5.0}}, "pdu-9"),
+        ({"moves": "sideways"}, "moves"),
     ],
 )
 async def test_a_limit_that_is_no_limit_is_refused(

@@ -127,7 +127,7 @@ def relieve(
     if (lack > 0).any():
         short = np.flatnonzero(lack > 0)
         return NoRelief(tuple(tree.names[i] for i in short), tuple(lack[short].tolist()))
-    rows = (need > 0) | (gain < 0).any(axis=0)
+    rows = np.isfinite(need) & ((need > 0) | (gain < 0).any(axis=0))  # no limit is no row
     dense = np.unique([option.work for option in options], return_inverse=True)[1]
     cost = np.array([option.cost for option in options])
     found = cheapest(dense, cost, gain[:, rows], need[rows])

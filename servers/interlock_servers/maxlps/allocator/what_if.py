@@ -4,7 +4,7 @@ Nothing here acts. An answer is the plan for the changed site, or what does not 
 difference to the plan for the site as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from interlock_servers.maxlps.allocator.gang import ALONE
 from interlock_servers.maxlps.allocator.group_prices import Groups
-from interlock_servers.maxlps.allocator.infeasible import NoRelief, Relief, relieve
+from interlock_servers.maxlps.allocator.infeasible import NoRelief, Relief, Work, relieve
 from interlock_servers.maxlps.allocator.limits import Supply
 from interlock_servers.maxlps.allocator.plan import CapPlan, Infeasible
 from interlock_servers.maxlps.allocator.problem import Leaves
@@ -208,9 +208,10 @@ class Answer:
         before: the plan for the site as it is.
         after: the plan for the changed site.
         difference: between the two plans; None where one is missing.
-        relief: where floors do not fit a node afterwards: the cheapest whole jobs and nodes to
-            pause for an hour, by weight, without penalties.
+        relief: where floors do not fit a node afterwards: the cheapest of the works to pause for an
+            hour; those of the site are whole jobs and nodes, by weight, without penalties.
         promises_lost: groups that were promised watts and have no GPU left.
+        gpus_change: how many GPUs there are more, or fewer.
     """
 
     site: Site
@@ -219,10 +220,13 @@ class Answer:
     difference: Difference | None
     relief: Relief | NoRelief | None
     promises_lost: tuple[str, ...]
+    gpus_change: int = 0
 
 
-def what_if(site: Site, changes: Sequence[Change]) -> Answer:
-    """The answer to these changes, one after the other.
+def what_if(
+    site: Site, changes: Sequence[Change], works: Callable[[Site], Sequence[Work]] = Site.works
+) -> Answer:
+    """The answer to these changes, one after the other; `works` is what could be paused then.
 
     Raises:
         InvalidRequestError: a change cannot happen to this site, or the result is no site.
@@ -236,8 +240,9 @@ def what_if(site: Site, changes: Sequence[Change]) -> Answer:
         difference = _difference(site, changed, before, after)
     if isinstance(after, Infeasible) and after.limit == "node":
         promised = changed.gangs.promised(changed.leaves).problem()
-        relief = relieve(changed.tree, changed.gpu_budget_w(), promised.lo_w, changed.works())
-    return Answer(changed, before, after, difference, relief, changed.promises_lost)
+        relief = relieve(changed.tree, changed.gpu_budget_w(), promised.lo_w, works(changed))
+    gpus = len(changed.gpu_id) - len(site.gpu_id)
+    return Answer(changed, before, after, difference, relief, changed.promises_lost, gpus)
 
 
 def _difference(site: Site, changed: Site, before: CapPlan, after: CapPlan) -> Difference:

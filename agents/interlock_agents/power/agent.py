@@ -1,0 +1,298 @@
+"""The power agent's loop: look, take at most one action, follow it to its end.
+
+What it knows of the plant it reads anew; what it set before a restart it finds in the limits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from interlock_agents.connection import Servers
+from interlock_agents.power.notes import Note, Notebook
+from interlock_agents.power.patience import Patience
+from interlock_agents.power.watching import Excursion, Watch, unanswered
+from interlock_agents.power.wishes import Wish, wish_of
+from interlock_agents.power.words import (
+    cap_reason,
+    excursion_reason,
+    for_people,
+    kilowatts,
+    raise_reason,
+)
+from interlock_agents.spans import invoking_agent
+from interlock_tools.clock import Clock
+from interlock_tools.errors import ComponentError
+
+NAME = "power"
+OBSERVE_EVERY_S = 0.5  # half of the second that may pass from the grid's word to the first cap
+RESTORE = "restore"
+REHEARSED_NO, AWAITING = "refused", "awaiting_approval"
+
+
+@dataclass
+class _Open:
+    """A change that was proposed and has not ended."""
+
+    change_id: str
+    purpose: str
+    asked: dict[str, Any]
+    wish: Wish | None = None
+    excursion: Excursion | None = None
+    is_partial: bool = False
+    state: str = ""
+
+    @property
+    def raises(self) -> bool:
+        """Whether it takes power up again."""
+        return self.purpose == RESTORE
+
+
+@dataclass
+class PowerAgent:
+    """Keeps one site below the grid's limit and its breakers; `notes` tells what it did and why.
+
+    Attributes:
+        held_limit_w: the grid's limit for which caps are set; None: none.
+        cap_moved_w: sum of |change of a GPU's limit| of each change that succeeded, in watts.
+    """
+
+    servers: Servers
+    clock: Clock
+    tell: Callable[[Note], None] = lambda note: None
+    held_limit_w: float | None = None
+    cap_moved_w: list[int] = field(default_factory=list)
+    _open: _Open | None = None
+    _is_partial: bool = False
+    _restores: bool = True  # caps of before a restart are found and taken back
+
+    def __post_init__(self) -> None:
+        self._notes = Notebook(self.clock, self.tell)
+        self._patience = Patience()
+        self._watch = Watch(self.servers, self.clock, self._notes)
+
+    async def run(self) -> None:
+        """Observe and act until cancelled; a server that fails is looked at again later."""
+        while True:
+            try:
+                await self.step()
+            except ComponentError as error:
+                self._notes.note("trouble", str(error))
+            await self.clock.sleep(OBSERVE_EVERY_S)
+
+    async def step(self) -> None:
+        """Look once and take at most one action."""
+        with invoking_agent(NAME):
+            await self._round()
+
+    async def _round(self) -> None:
+        if self._open is not None:
+            await self._follow(self._open)
+        now = self.clock.now()
+        wish = wish_of(await self.servers.call("flex", "grid_limit"), now)
+        if self._open is not None and not self._is_overtaken(self._open, wish):
+            return
+        self._take_note_of(wish)
+        if await self._lower_for_grid(wish):
+            return
+        if any(one.kind != "breaker" for one in await self._watch.look()):
+            self._restores = True  # a breaker's caps are within its budget: they stay, and are calm
+        for one in unanswered(self._watch.open.values()):
+            if await self._lower_for(one):
+                return
+        await self._restore(wish)
+
+    # ── what the grid wants ───────────────────────────────────────────────────────────────────
+
+    def _is_overtaken(self, change: _Open, wish: Wish | None) -> bool:
+        """Whether something tighter is wanted than what waits for people.
+
+        It is followed no more. If people say yes to it all the same, the guard decides on the facts
+        of that moment: a rise above the new limit is refused.
+        """
+        if wish is None or wish.limit_w is None or wish.limit_w == self.held_limit_w:
+            return False
+        asked_w = None if change.wish is None else change.wish.limit_w
+        if not change.raises and asked_w is not None and asked_w <= wish.limit_w:
+            return False
+        if change.state != AWAITING:
+            return False  # it is under way, holds its reservation, and ends soon
+        text = (
+            f"{change.change_id} is left: the grid now asks for {kilowatts(wish.limit_w)} at most"
+        )
+        self._notes.note("left", text, change.change_id)
+        self._open = None
+        return True
+
+    def _take_note_of(self, wish: Wish | None) -> None:
+        """Where the limit ended or was loosened, caps may rise again."""
+        if wish is None or self.held_limit_w is None:
+            return
+        if wish.limit_w is None:
+            self._notes.note("observed", "the grid limit has ended")
+        elif wish.limit_w > self.held_limit_w:
+            self._notes.note("observed", f"the grid limit is {kilowatts(wish.limit_w)} now")
+        else:
+            return
+        self._patience.forget(_of_grid(self.held_limit_w))
+        self._patience.forget(RESTORE)
+        self.held_limit_w, self._is_partial, self._restores = wish.limit_w, False, True
+
+    async def _lower_for_grid(self, wish: Wish | None) -> bool:
+        """Whether something was proposed for the limit that is wanted."""
+        if wish is None or wish.limit_w is None:
+            return False
+        limit_w = wish.limit_w
+        if limit_w == self.held_limit_w and not self._is_partial:
+            return False
+        purpose, now = _of_grid(limit_w), self.clock.now()
+        if not self._patience.ready(purpose, now):
+            return False
+        self._notes.note(
+            "observed", f"the grid asks for {kilowatts(limit_w)} at most, {wish.when}", about="grid"
+        )
+        plan = await self.servers.call("maxlps", "plan_caps", site_limit_w=limit_w, moves="down")
+        self._tell_plan(plan, purpose)
+        caps = plan["gpu_cap_w_by_node"]
+        if not caps:
+            self.held_limit_w, self._is_partial = limit_w, not plan["feasible"]
+            if self._is_partial:
+                self._patience.wait(purpose, now)
+            return False
+        asked: dict[str, Any] = {"gpu_cap_w_by_node": caps}
+        if wish.correlation_id is not None:
+            asked["for_event_id"] = wish.correlation_id
+        change = _Open("", purpose, asked, wish=wish, is_partial=not plan["feasible"])
+        return await self._propose("set_caps", change, cap_reason(wish, plan))
+
+    # ── what the site wants ───────────────────────────────────────────────────────────────────
+
+    async def _lower_for(self, one: Excursion) -> bool:
+        """Whether something was proposed for an excursion: lower caps under its domain."""
+        now = self.clock.now()
+        if not self._patience.ready(one.purpose, now):
+            return False
+        plan = await self.servers.call(
+            "maxlps", "plan_caps", domain_limits_w={one.domain: one.limit_w}, moves="down"
+        )
+        caps = plan["gpu_cap_w_by_node"]
+        people = for_people(plan)
+        if people and one.kind != "heat":
+            self._notes.note(
+                "proposal", f"for {one.domain}: {people}", about=f"people {one.purpose}"
+            )
+        if not caps:
+            one.answered_at = now
+            text = f"{one.why}; nothing under it is left to lower"
+            self._notes.note("watched", text, about=one.purpose)
+            return False
+        change = _Open("", one.purpose, {"gpu_cap_w_by_node": caps}, excursion=one)
+        return await self._propose("set_caps", change, excursion_reason(one, plan))
+
+    async def _restore(self, wish: Wish | None) -> None:
+        """Propose the next step up, as far as every limit that holds now allows."""
+        now = self.clock.now()
+        if wish is None or not self._restores or not self._patience.ready(RESTORE, now):
+            return
+        limits: dict[str, Any] = {}
+        if wish.limit_w is not None:
+            limits["site_limit_w"] = wish.limit_w
+        if self._watch.open:
+            limits["domain_limits_w"] = self._watch.limits_w
+        plan = await self.servers.call("maxlps", "plan_caps", moves="up", **limits)
+        caps = plan["gpu_cap_w_by_node"]
+        if not caps:
+            self._restores = False
+            if self.cap_moved_w:
+                held = "" if plan["feasible"] else f"; {plan['why']}"
+                self._notes.note("restored", f"no cap can rise further now{held}", about=RESTORE)
+            return
+        if plan["releases"]:
+            tool, asked = "release_caps", {"node_ids": sorted(caps)}
+        else:
+            tool, asked = "set_caps", {"gpu_cap_w_by_node": caps}
+        await self._propose(tool, _Open("", RESTORE, asked, wish=wish), raise_reason(plan))
+
+    # ── proposing and following ───────────────────────────────────────────────────────────────
+
+    async def _propose(self, tool: str, change: _Open, reason: str) -> bool:
+        """Propose it, unless it is what was refused or rejected before and would be again."""
+        now, purpose = self.clock.now(), change.purpose
+        if self._patience.was_rejected(purpose, change.asked):
+            self._patience.wait(purpose, now)
+            self._notes.note(
+                "waits", "people said no to this; nothing else is possible", about=purpose
+            )
+            return False
+        if self._patience.was_refused(purpose, change.asked):
+            seen = await self.servers.call(
+                "maxlps", tool, reason=reason, dry_run=True, **change.asked
+            )
+            if seen["state"] == REHEARSED_NO:
+                self._patience.wait(purpose, now)
+                self._notes.note("waits", f"still not possible: {seen['why']}", about=purpose)
+                return False
+        made = await self.servers.call("maxlps", tool, reason=reason, **change.asked)
+        change.change_id = made["change_id"]
+        self._open = change
+        self._notes.note("proposed", f"{tool}: {made['state']}", change.change_id)
+        return True
+
+    async def _follow(self, change: _Open) -> None:
+        seen = await self.servers.call("maxlps", "get_change", change_id=change.change_id)
+        change.state = seen["state"]
+        self._notes.note(seen["state"], seen["why"], change.change_id)
+        if not seen["ended"]:
+            return
+        self._open = None
+        if seen["state"] != "succeeded":
+            self._patience.ended_badly(change.purpose, seen["state"], change.asked)
+            self._patience.wait(change.purpose, self.clock.now())
+            return
+        self._patience.forget(change.purpose)
+        self._count(seen)
+        if change.excursion is not None:
+            change.excursion.answered_at = self.clock.now()
+        elif not change.raises and change.wish is not None:
+            self.held_limit_w, self._is_partial = change.wish.limit_w, change.is_partial
+            if self._is_partial:  # look again later: work may have moved
+                self._patience.wait(change.purpose, self.clock.now())
+        await self._report(change.wish)
+
+    def _count(self, seen: dict[str, Any]) -> None:
+        """Add up how far caps moved: a plan that goes to and fro shows here."""
+        moved_w = int((seen.get("reach") or {}).get("watts_moved", 0))
+        self.cap_moved_w.append(moved_w)
+        self._notes.note(
+            "moved",
+            f"sum of |change of a GPU's limit|: {moved_w} W in this step, "
+            f"{sum(self.cap_moved_w)} W in {len(self.cap_moved_w)} steps",
+            seen["change_id"],
+        )
+
+    async def _report(self, wish: Wish | None) -> None:
+        """What the meter says, which is another source than the one that was written."""
+        site = await self.servers.call("exchange", "site_power")
+        power_w = site.get("power_w")
+        if power_w is None:
+            self._notes.note("unknown", "the site meter gives no trustworthy reading", about="site")
+            return
+        free = wish is None or wish.limit_w is None
+        asked = "no limit" if free or wish is None else f"{kilowatts(wish.limit_w)} asked"
+        self._notes.note(
+            "verified", f"the site meter shows {power_w / 1e3:.1f} kW, {asked}", about="site"
+        )
+
+    def _tell_plan(self, plan: dict[str, Any], purpose: str) -> None:
+        kept = plan["work_kept_pct"]
+        if plan["feasible"]:
+            caps = len(plan["gpu_cap_w_by_node"])
+            self._notes.note("planned", f"caps for {caps} nodes keep {kept:.1f} % of the work")
+            return
+        self._notes.note("infeasible", plan["why"], about=f"plan {purpose}")
+        people = for_people(plan)
+        if people:
+            self._notes.note("proposal", people, about=f"people {purpose}")
+
+
+def _of_grid(limit_w: float) -> str:
+    return f"grid {limit_w:g}"

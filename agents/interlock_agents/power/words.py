@@ -1,0 +1,66 @@
+"""Why, in words: reasons that approvers read, and what only people can do."""
+
+from typing import Any
+
+from interlock_agents.power.watching import Excursion
+from interlock_agents.power.wishes import Wish
+
+MOST_CHARS = 500  # of a reason
+
+
+def kilowatts(watts: float | None) -> str:
+    """Watts as people read them."""
+    return "no limit" if watts is None else f"{watts / 1e3:.0f} kW"
+
+
+def cap_reason(wish: Wish, plan: dict[str, Any]) -> str:
+    """Why caps go down for the grid; of a plan that is not enough it says so."""
+    told = f"grid load target {wish.correlation_id or 'unnamed'}: site at most "
+    told += f"{kilowatts(wish.limit_w)} {wish.when}; "
+    kept = plan["work_kept_pct"]
+    if plan["feasible"]:
+        return f"{told}the plan keeps {kept:.1f} % of the work and every serving floor"
+    missing = ", ".join(f"{watts} W at {name}" for name, watts in plan["missing_w"].items())
+    return _cut(
+        f"{told}partial: the lowest caps that keep every floor, {kept:.1f} % of the work; at the "
+        f"hardest load {missing} would still be missing"
+    )
+
+
+def excursion_reason(one: Excursion, plan: dict[str, Any]) -> str:
+    """Why caps go down under one domain."""
+    what = {
+        "breaker": "caps under it keep it within its budget at the hardest load",
+        "leak": "the lowest caps that keep every floor give people time",
+        "heat": f"caps under it lower its heat to {kilowatts(one.limit_w)}",
+    }[one.kind]
+    partial = (
+        "" if plan["feasible"] or one.kind == "leak" else "; not all of it, floors forbid more"
+    )
+    return _cut(f"{one.why}: {what}{partial}")
+
+
+def raise_reason(plan: dict[str, Any]) -> str:
+    """Why caps go up again."""
+    left = plan["steps_left"]
+    more = f", {left} more steps follow" if left else ", the last step"
+    return (
+        "what asked for these caps has ended; they rise as far as every budget allows at the "
+        f"hardest load{more}"
+    )
+
+
+def for_people(plan: dict[str, Any]) -> str:
+    """What a plan proposes that no operation here carries out; empty where it proposes nothing."""
+    pause, move = plan.get("pause") or [], plan.get("move") or {}
+    parts = [f"pause {', '.join(pause)}"] if pause else []
+    parts += [f"move {job} to {rack}" for job, rack in move.items()]
+    if not parts:
+        return ""
+    cost = plan.get("cost_gpu_h")
+    price = "" if cost is None else f", {cost:.1f} GPU-hours of work for an hour"
+    return f"{' and '.join(parts)}{price}; there is no tool for it, people have to"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"

@@ -1,0 +1,27 @@
+"""What the grid may rely on, in short: in time, floors kept, and honest where it cannot be."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from interlock_evals.scenarios.grid_promises import CASES, LONDON, Case, outcome_of, run_case
+
+SHORT_S = 150
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_cut_is_reached_or_honestly_not_and_no_floor_breaks(
+    case: Case, tmp_path: Path
+) -> None:
+    """A third less in half a minute; a quarter less by caps, by caps and pauses, or not at all."""
+    with anyio.fail_after(90):
+        day = await run_case(case, tmp_path, hold_s=SHORT_S)
+    figures, promises = outcome_of(case, day)
+
+    assert {key: promise.held for key, promise in promises.items()} == dict.fromkeys(promises, True)
+    if case is LONDON:
+        assert figures["london_over_s"].value == 0
+    if not case.feasible:
+        assert any("partial" in change.reason for change in day.changes)
+    assert day.record.turns.max() <= 1  # down, and once the event is over up
