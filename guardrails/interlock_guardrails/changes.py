@@ -48,7 +48,7 @@ changes = Table(
     Column("document", Text, nullable=False),
     Index("changes_by_state", "state"),
     Index("changes_by_requester", "requester_id", "created_unix_s"),
-    Index("changes_by_operation", "operation"),
+    Index("changes_by_operation", "operation", "state"),
 )
 
 

@@ -11,4 +11,4 @@ down_revision = "0004"
 
 def upgrade() -> None:
     """Create what is missing."""
-    op.create_index("changes_by_operation", "changes", ["operation"], if_not_exists=True)
+    op.create_index("changes_by_operation", "changes", ["operation", "state"], if_not_exists=True)
