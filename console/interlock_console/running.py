@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 from rich.console import Console
@@ -25,6 +24,7 @@ from interlock_tools.clock import Clock, ScaledClock, SystemClock
 from interlock_tools.errors import InvalidRequestError
 
 SETTLE_LOOKS, LOOK_EVERY_S = 60, 0.25  # how long a component may take to be heard
+ASKS_THE_BMS = (None, "bms", "isolation")  # of what is served, None being all
 
 
 async def serve_until_interrupted(
@@ -84,6 +84,8 @@ async def serve_component(
     async with _joined(factory_file) as (addresses, clock):
         with tempfile.TemporaryDirectory(prefix="interlock-serve-") as folder:
             site = twin_site(addresses, Path(folder), client_id=f"stdio-{component or 'all'}")
+            if component not in ASKS_THE_BMS:
+                site = _without_a_beat(site)
             await serve_stdio(site, clock, component, user, narrow)
     return 0
 
@@ -155,18 +157,26 @@ def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
     A broker closes the connection of whoever had a client id before: a look at a site must not
     push its server off the bus.
     """
-    update: dict[str, Any] = {"data_dir": data_dir, "sinks": SinkSettings()}
+    update: dict[str, object] = {"data_dir": data_dir, "sinks": SinkSettings()}
     update |= {"store_url": None, "store_url_env": None}
     for name, component in (("exchange", site.exchange), ("flex", site.flex)):
         if component is not None:
             client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
             mqtt = component.mqtt.model_copy(update={"client_id": client_id})
             update[name] = component.model_copy(update={"mqtt": mqtt})
-    asks = None if site.exchange is None else site.exchange.requests
-    if asks is not None:  # a beat of ours would tell the BMS that somebody stands behind requests
-        silent = asks.model_copy(update={"silent": True})
-        update["exchange"] = update["exchange"].model_copy(update={"requests": silent})
-    return site.model_copy(update=update)
+    return _without_a_beat(site.model_copy(update=update))
+
+
+def _without_a_beat(site: SiteSettings) -> SiteSettings:
+    """The same site, which asks the BMS for nothing.
+
+    A beat of ours would tell the BMS that somebody stands behind the requests of another process.
+    """
+    if site.exchange is None or site.exchange.requests is None:
+        return site
+    silent = site.exchange.requests.model_copy(update={"silent": True})
+    exchange = site.exchange.model_copy(update={"requests": silent})
+    return site.model_copy(update={"exchange": exchange})
 
 
 def twin_site(addresses: Addresses, data_dir: Path, client_id: str) -> SiteSettings:

@@ -21,7 +21,7 @@ from interlock_plant.scenario import Scenario, parse_scenario
 from interlock_plant.site import SiteSpec
 from interlock_plant.site_file import SHIPPED, parse_site, shipped_site
 from interlock_plant.trace import RequestTrace
-from interlock_servers.exchange.settings import ExchangeSettings
+from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
 from interlock_servers.exchange.twin import ExchangeTwin
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
@@ -34,6 +34,8 @@ from interlock_tools.errors import InvalidRequestError, UnavailableError
 
 ISV = "acme-energy"
 AGENT = "maxlps"
+INTEGRATION = "INTERLOCK"  # the points of the BMS that are ours to write
+SUPPLY = SupplyLimits(min_c=24.0, max_c=34.0, safe_c=25.0)
 CATCH_UP_STEPS = 50  # a plant that fell behind its clock is brought up in portions
 LOOK_EVERY_S = 0.2
 
@@ -83,7 +85,17 @@ class Addresses(BaseModel):
 
     def exchange(self, client_id: str) -> ExchangeSettings:
         """How to attach `exchange`."""
-        return ExchangeSettings(mqtt=self._mqtt(f"{client_id}-exchange"), site_id=self.site_id)
+        return ExchangeSettings(
+            mqtt=self._mqtt(f"{client_id}-exchange"),
+            site_id=self.site_id,
+            requests=RequestSettings(
+                integration=INTEGRATION,
+                mqtt=self._mqtt(f"{client_id}-requests"),
+                supply=SUPPLY,
+                isolation=True,
+                not_ready={"Status": 0, "Available": 0},
+            ),
+        )
 
     def flex(self, client_id: str) -> FlexSettings:
         """How to attach `flex`."""
@@ -188,7 +200,9 @@ async def running_factory(
         address = broker_url
         if address is None:
             address = await stack.enter_async_context(local_broker(broker))
-        exchange = await stack.enter_async_context(ExchangeTwin(plant, address, clock))
+        exchange = await stack.enter_async_context(
+            ExchangeTwin(plant, address, clock, integration=INTEGRATION)
+        )
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         grid = GridIsvTwin(address, isv_key, clock, identifier=ISV)
         await stack.enter_async_context(grid)

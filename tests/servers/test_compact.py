@@ -100,15 +100,16 @@ def test_a_property_may_be_called_like_a_keyword() -> None:
 
 
 async def test_a_description_says_when_to_choose_the_tool() -> None:
-    """Short, one paragraph, and of no two tools the same."""
-    said: list[str] = []
+    """Short, one paragraph, of no two tools the same; what two servers offer says the same."""
+    said: set[tuple[str, str]] = set()
     for tools in (await golden.seen_by_a_model()).values():
         for tool in tools:
             assert "\n" not in tool["description"]
             assert 40 <= len(tool["description"]) <= 220, tool["name"]
-            said.append(tool["description"])
+            said.add((tool["name"], tool["description"]))
 
-    assert len(set(said)) == len(said)
+    names, descriptions = zip(*said, strict=True)
+    assert len(set(names)) == len(set(descriptions)) == len(said)
 
 
 # ── the text form ─────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,7 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
         "in_force_on",
         {},
     ),
+    ("flex", "grid_schedule"): ("steps", {"starts_at", "limit_w"}, "ends_at", {}),
     ("flex", "list_feeds"): ("feeds", {"feed_tag"}, "compliant", {}),
     ("flex", "list_breaches"): ("breaches", {"breach_id"}, "status", {}),
     ("flex", "list_refused_messages"): ("refused", {"reason"}, "count", {}),
