@@ -18,6 +18,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import load_incluster_config
 from kubernetes.aio.config.kube_config import load_kube_config
+from yaml import YAMLError
 
 from interlock_servers.transports.kube.breaker import CircuitBreaker, pause
 from interlock_servers.transports.kube.failures import NOT_NOW, UNDECIDED, failure
@@ -68,7 +69,7 @@ class Connection:
                     client_configuration=configuration,
                     persist_config=False,
                 )
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except (ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError) as error:
             where = "the service account" if settings.in_cluster else str(settings.kubeconfig)
             raise InvalidRequestError(f"{where} cannot be used: {error}") from error
         configuration.retries = 0  # what is asked again is ours to say

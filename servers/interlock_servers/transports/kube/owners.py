@@ -1,6 +1,7 @@
 """Who else writes an object: read from its `managedFields`.
 
-Source: Kubernetes "Server-Side Apply", field management. A list entry without fields says nothing.
+Source: Kubernetes "Server-Side Apply", field management. Servers before 1.22 keep no such record of
+an object until somebody has applied to it.
 """
 
 from collections.abc import Iterable
@@ -26,13 +27,16 @@ class Writer(NamedTuple):
     subresource: str
 
 
-def writers_of(found: Json, path: Iterable[str]) -> tuple[Writer, ...]:
+def writers_of(found: Json, path: Iterable[str]) -> tuple[Writer, ...] | None:
     """Who wrote the field at this path, such as `("spec", "unschedulable")`; newest first.
 
-    Whoever wrote the whole of something above it counts too.
+    Whoever wrote the whole of something above it counts too. None where the object carries no
+    record: then nobody knows.
     """
     wanted = tuple(path)
     managed = (found.get("metadata") or {}).get("managedFields")
+    if not managed:
+        return None
     writers = [
         Writer(
             str(entry.get("manager") or "unknown"),
@@ -46,9 +50,10 @@ def writers_of(found: Json, path: Iterable[str]) -> tuple[Writer, ...]:
     return tuple(sorted(writers, key=_newest, reverse=True))
 
 
-def other_writers(found: Json, path: Iterable[str], *, ours: str) -> tuple[Writer, ...]:
-    """Those of them that are not us."""
-    return tuple(writer for writer in writers_of(found, path) if writer.manager != ours)
+def other_writers(found: Json, path: Iterable[str], *, ours: str) -> tuple[Writer, ...] | None:
+    """Those of them that are not us; None where nobody knows."""
+    writers = writers_of(found, path)
+    return None if writers is None else tuple(w for w in writers if w.manager != ours)
 
 
 def _holds(fields: Any, path: tuple[str, ...]) -> bool:
