@@ -49,6 +49,8 @@ from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.nvsentinel.attached import NvsentinelPart, attached, health_of
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
 from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
@@ -74,6 +76,7 @@ class SiteSettings(BaseModel):
     exchange: ExchangeSettings | None = None
     maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
+    nvsentinel: NvsentinelSettings | None = None
     federated: FederatedServers = ()
 
 
@@ -183,7 +186,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = asks = None
+        exchange = flex = dps = asks = sentinel = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -205,6 +208,9 @@ async def open_site(
                     tenants_least_w=settings.maxlps.tenants_least_w,
                 )
             )
+        if settings.nvsentinel is not None:
+            sentinel = await stack.enter_async_context(attached(settings.nvsentinel, clock))
+            facts.add(sentinel.facts)
         federation = Federation(
             settings.federated,
             store=authority.store,
@@ -215,7 +221,8 @@ async def open_site(
         facts.add(federation.facts)
         own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
-        operations = (*own, *asked, *federation.operations)
+        nodes = () if sentinel is None else sentinel.operations
+        operations = (*own, *asked, *nodes, *federation.operations)
         alerts = _alerts(settings, authority, clock)
         guard = Guard(
             store=authority.store,
@@ -259,6 +266,11 @@ async def open_site(
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
+        if sentinel is not None:
+            for face in sentinel.faces(guard, who):
+                if site.offers(face.component, only):
+                    site.faces[face.component] = face
+            site.health.append(partial(_sentinel_health, sentinel))
         for face in federation.faces(guard, who):
             if site.offers(face.component, only):
                 site.faces[face.component] = face
@@ -312,6 +324,11 @@ def _flex_health(client: FlexClient) -> Connection:
     if health.why_not is not None:
         return Connection("flex", False, health.why_not)
     return Connection("flex", True, f"verified targets only, from {', '.join(_sources(client))}")
+
+
+def _sentinel_health(part: NvsentinelPart) -> Connection:
+    works, says = health_of(part)
+    return Connection("nvsentinel", works, says)
 
 
 def _federated_health(upstream: Upstream) -> Connection:

@@ -226,8 +226,8 @@ class NvsentinelClient:
         """Whether the API server serves a kind, in a version that we read."""
         return not await self.kube.discovery.missing((kind,))
 
-    async def open_requests(self, node: str) -> list[Request]:
-        """What is being asked for a node now, of every kind that is served."""
+    async def every_request(self, node: str) -> list[Request]:
+        """What was asked for a node, as it stands now, of every kind that is served."""
         found: list[Request] = []
         for kind in names.REQUESTS:
             if await self.serves(kind):

@@ -81,7 +81,7 @@ def installed(client: NvsentinelClient) -> Installed:
     """How it stands now, from what is known."""
     standing = client.modules.snapshot()
     modules = {module.name: module for module in client.modules.values()}
-    acting = tuple(name for name in names.ACTING if (m := _of(modules, name)) and m.wanted > 0)
+    acting = tuple(name for name in names.ACTING if (m := named(modules, name)) and m.wanted > 0)
     caches = client.requests.values()
     missing = {
         cache.kind.name: cache.snapshot().why
@@ -89,7 +89,7 @@ def installed(client: NvsentinelClient) -> Installed:
         if cache.snapshot().known is not Known.FRESH
     }
     mode, why = _mode(acting, modules, standing.known, standing.why)
-    said = [m.dry_run for name in names.ACTING[:3] if (m := _of(modules, name))]
+    said = [m.dry_run for name in names.ACTING[:3] if (m := named(modules, name))]
     dry_run = True if True in said else None if not said or None in said else False
     return Installed(mode, why, modules, acting, dry_run, missing, breaker(client))
 
@@ -116,7 +116,7 @@ def _mode(
 
 def breaker(client: NvsentinelClient) -> Breaker:
     """The breaker: what its ConfigMap says, beside whether it is switched on at all."""
-    module = _of({m.name: m for m in client.modules.values()}, names.QUARANTINER)
+    module = named({m.name: m for m in client.modules.values()}, names.QUARANTINER)
     found = client.config.find(names.BREAKER, client.settings.namespace)
     return breaker_of(module, found, client.config.snapshot().why)
 
@@ -187,7 +187,7 @@ def _rule(said: Any) -> Rule:
     )
 
 
-def _of(modules: dict[str, Module], name: str) -> Module | None:
+def named(modules: dict[str, Module], name: str) -> Module | None:
     """A module by its name; a Helm release may stand before it."""
     for known, found in modules.items():
         if known == name or (known.endswith(f"-{name}") and name != names.JANITOR):
