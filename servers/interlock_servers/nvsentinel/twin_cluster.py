@@ -6,7 +6,7 @@ Nodes, jobs and pods are put there once; who then acts for kubelets and schedule
 
 import copy
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -324,6 +324,28 @@ async def plant_on(
     await cluster.install_plant(gpus_per_pod)
     async with cluster:
         yield cluster
+
+
+def note(raw: Json, notes: Mapping[str, str]) -> None:
+    """Set annotations."""
+    raw["metadata"].setdefault("annotations", {}).update(notes)
+
+
+def unnote(raw: Json, keys: Iterable[str]) -> None:
+    """Take annotations away."""
+    for key in keys:
+        (raw["metadata"].get("annotations") or {}).pop(key, None)
+
+
+def label(raw: Json, labels: Mapping[str, str]) -> None:
+    """Set labels."""
+    raw["metadata"].setdefault("labels", {}).update(labels)
+
+
+def unlabel(raw: Json, keys: Iterable[str]) -> None:
+    """Take labels away."""
+    for key in keys:
+        (raw["metadata"].get("labels") or {}).pop(key, None)
 
 
 def set_condition(conditions: list[Json], new: Json) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, note, unlabel, unnote
 from interlock_servers.nvsentinel.twin_events import (
     ALREADY,
     CANCELLED,
@@ -156,7 +156,7 @@ class FaultQuarantine:
         if stored:
             value = annotation([*stored, told])
             await self._cluster.update(
-                NODES, node, lambda raw: _note(raw, {names.EVENTS: value}), by=BY
+                NODES, node, lambda raw: note(raw, {names.EVENTS: value}), by=BY
             )
             record.quarantined = ALREADY
             return
@@ -191,9 +191,9 @@ class FaultQuarantine:
         labels = {rule.label["key"]: rule.label["value"] for rule in rules if rule.label}
         if labels:
             notes[names.APPLIED_LABELS] = json.dumps(labels)
-        _unnote(raw, (names.UNCORDONED_MANUALLY, names.UNTAINTED_MANUALLY))
-        _note(raw, notes)
-        _unlabel(raw, [f"{names.PREFIX}uncordon-{part}" for part in ("by", "reason", "timestamp")])
+        unnote(raw, (names.UNCORDONED_MANUALLY, names.UNTAINTED_MANUALLY))
+        note(raw, notes)
+        unlabel(raw, [f"{names.PREFIX}uncordon-{part}" for part in ("by", "reason", "timestamp")])
         raw["metadata"].setdefault("labels", {}).update(
             {
                 **labels,
@@ -218,7 +218,7 @@ class FaultQuarantine:
             return
         if left:
             await self._cluster.update(
-                NODES, node, lambda raw: _note(raw, {names.EVENTS: annotation(left)}), by=BY
+                NODES, node, lambda raw: note(raw, {names.EVENTS: annotation(left)}), by=BY
             )
         else:
             await self._cluster.update(NODES, node, self._uncordon, by=BY)
@@ -245,9 +245,9 @@ class FaultQuarantine:
         spec.pop("taints", None)
         if taints:
             spec["taints"] = taints
-        _unlabel(raw, list(json.loads(notes.get(names.APPLIED_LABELS, "{}"))))
-        _unnote(raw, (*names.QUARANTINE, names.REMEDIATION_STATE))
-        _unlabel(
+        unlabel(raw, list(json.loads(notes.get(names.APPLIED_LABELS, "{}"))))
+        unnote(raw, (*names.QUARANTINE, names.REMEDIATION_STATE))
+        unlabel(
             raw,
             [names.STATE]
             + [f"{names.PREFIX}cordon-{part}" for part in ("by", "reason", "timestamp")],
@@ -281,9 +281,9 @@ class FaultQuarantine:
         manual = names.UNTAINTED_MANUALLY if untainted else names.UNCORDONED_MANUALLY
 
         def change(raw: Json) -> None:
-            _unnote(raw, names.QUARANTINE)
-            _note(raw, {manual: "True"})
-            _unlabel(raw, [names.STATE])
+            unnote(raw, names.QUARANTINE)
+            note(raw, {manual: "True"})
+            unlabel(raw, [names.STATE])
 
         await self._cluster.update(NODES, node, change, by=BY)
         for record in self._store.active(name):
@@ -313,22 +313,6 @@ class FaultQuarantine:
     def _pass(self, record: Record) -> None:
         record.quarantined = ""
         self._store.close(record)
-
-
-def _note(raw: Json, notes: dict[str, str]) -> None:
-    raw["metadata"].setdefault("annotations", {}).update(notes)
-
-
-def _unnote(raw: Json, keys: tuple[str, ...]) -> None:
-    notes = raw["metadata"].get("annotations") or {}
-    for key in keys:
-        notes.pop(key, None)
-
-
-def _unlabel(raw: Json, keys: list[str]) -> None:
-    labels = raw["metadata"].get("labels") or {}
-    for key in keys:
-        labels.pop(key, None)
 
 
 def _value(text: str) -> str:
