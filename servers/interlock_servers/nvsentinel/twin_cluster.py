@@ -1,0 +1,387 @@
+"""The plant on a Kubernetes cluster: what several controllers share to see it and to write.
+
+Nodes, jobs and pods are put there once; who then acts for kubelets and scheduler is
+`twin_stand_ins`, and who repairs nodes is each controller.
+"""
+
+import copy
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import yaml
+
+from interlock_plant.plant import Plant
+from interlock_servers.nvsentinel.twin_mirror import Mirror
+from interlock_servers.nvsentinel.twin_objects import (
+    JOB,
+    SERVES,
+    budgets,
+    node_object,
+    namespaces,
+    parts,
+    pod_object,
+    running,
+    workload,
+)
+from interlock_servers.transports.kube.client import KubeClient
+from interlock_servers.transports.kube.kinds import (
+    CUSTOM_RESOURCES,
+    DISRUPTION_BUDGETS,
+    EVENTS,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    Kind,
+)
+from interlock_tools.errors import ConflictError, FactoryError, NotFoundError
+
+Json = dict[str, Any]
+REPLICA_SETS: Final = Kind("apps", ("v1",), "replicasets", "ReplicaSet", namespaced=True)
+DAEMON_SETS: Final = Kind("apps", ("v1",), "daemonsets", "DaemonSet", namespaced=True)
+AT_ONCE: Final = 16  # writes in flight while the plant is put there
+SERVED_WITHIN_S: Final = 15.0
+KINDS_OF_PLANT: Final = (NODES, PODS, DISRUPTION_BUDGETS)
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """One cluster with the plant on it, seen and written by controllers of one process.
+
+    Attributes:
+        mirrors: what is known of each kind that is watched.
+        writes: how many writes the server took.
+    """
+
+    def __init__(
+        self, client: KubeClient, plant: Plant, kinds: Sequence[tuple[Kind, str | None]] = ()
+    ) -> None:
+        """Describe it; `kinds` are watched besides nodes, pods and budgets, each in a namespace."""
+        self.client = client
+        self.plant = plant
+        self.clock = client.clock
+        self.writes = 0
+        self.mirrors: dict[Kind, Mirror] = {
+            NODES: Mirror(client, NODES),
+            PODS: Mirror(client, PODS, index=_node_of),
+            DISRUPTION_BUDGETS: Mirror(client, DISRUPTION_BUDGETS),
+        }
+        for kind, namespace in kinds:
+            self.mirrors[kind] = Mirror(client, kind, namespace=namespace)
+        self._stack = AsyncExitStack()
+        self._waits: dict[tuple[str, ...], datetime] = {}
+        self._names = 0
+
+    async def __aenter__(self) -> Self:
+        """Watch; returns once everything was listed.
+
+        Raises:
+            TimeoutError: the server did not list it in time.
+        """
+        await self._stack.__aenter__()
+        tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._stack.callback(tasks.cancel_scope.cancel)
+        for mirror in self.mirrors.values():
+            tasks.start_soon(mirror.run)
+        with anyio.fail_after(SERVED_WITHIN_S):
+            for mirror in self.mirrors.values():
+                await mirror.listed.wait()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def now(self) -> datetime:
+        """The present moment of the plant's clock."""
+        return self.clock.now()
+
+    def stamp(self) -> str:
+        """The present moment, as Kubernetes writes it."""
+        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def passed(self, seconds: float, *key: str) -> bool:
+        """Whether so long has passed since this was first asked for the key."""
+        return self.now >= self._waits.setdefault(key, self.now) + timedelta(seconds=seconds)
+
+    def forget(self, *key: str) -> None:
+        """Let the time of a key, and of those that begin with it, start anew."""
+        for known in [known for known in self._waits if known[: len(key)] == key]:
+            del self._waits[known]
+
+    # ── what is there ─────────────────────────────────────────────────────────────────────────
+
+    def node(self, name: str) -> Json | None:
+        """One node."""
+        return self.mirrors[NODES].get(name)
+
+    def pods_on(self, node: str) -> list[Json]:
+        """The pods that are bound to a node."""
+        return self.mirrors[PODS].by(node)
+
+    def all(self, kind: Kind) -> list[Json]:
+        """Every object of a kind that is watched."""
+        return self.mirrors[kind].values()
+
+    # ── writes ────────────────────────────────────────────────────────────────────────────────
+
+    async def create(
+        self, kind: Kind, body: Json, *, namespace: str | None = None, by: str
+    ) -> Json | None:
+        """Make an object; None where one of its name is there already."""
+        served = await self.client.served(kind)
+        whole = {**body, "apiVersion": served.api_version, "kind": kind.kind}
+        try:
+            made = await self._write("POST", served.path(namespace), whole, by)
+        except ConflictError:
+            return None
+        self._keep(kind, made)
+        return made
+
+    async def update(
+        self,
+        kind: Kind,
+        seen: Json,
+        change: Callable[[Json], None],
+        *,
+        by: str,
+        subresource: str | None = None,
+    ) -> Json:
+        """Change an object that nobody changed since it was seen; gives it as it is afterwards.
+
+        Raises:
+            ConflictError: somebody did; look again.
+            FactoryError: the server refused, or did not answer.
+        """
+        changed = copy.deepcopy(seen)
+        change(changed)
+        if changed == seen:
+            return seen
+        served = await self.client.served(kind)
+        about = seen["metadata"]
+        path = served.path(about.get("namespace"), about["name"], subresource)
+        whole = {**changed, "apiVersion": served.api_version, "kind": kind.kind}
+        made = await self._write("PUT", path, whole, by)
+        self._keep(kind, made)
+        return made
+
+    async def remove(self, kind: Kind, seen: Json, *, by: str, at_once: bool = False) -> None:
+        """Delete what was seen; `at_once` without the time that a pod has to end."""
+        served = await self.client.served(kind)
+        about = seen["metadata"]
+        options: Json = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": about["uid"]},
+        }
+        if at_once:
+            options["gracePeriodSeconds"] = 0
+        path = served.path(about.get("namespace"), about["name"])
+        try:
+            left = await self._write("DELETE", path, options, by)
+        except NotFoundError:
+            left = {}
+        mirror = self.mirrors.get(kind)
+        if mirror is None:
+            return
+        if (left.get("metadata") or {}).get("deletionTimestamp") and not at_once:
+            mirror.put(left)
+        else:
+            mirror.drop(seen)
+
+    async def say(self, node: Json, kind: str, reason: str, message: str, *, by: str) -> None:
+        """One v1 Event about a node, in the namespace where NVSentinel's are."""
+        self._names += 1
+        about, now = node["metadata"], self.stamp()
+        event = {
+            "metadata": {"name": f"{about['name']}.{about['uid'][:8]}.{self._names:x}"},
+            "involvedObject": {"kind": "Node", "name": about["name"], "uid": about["uid"]},
+            "type": kind,
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": by, "host": about["name"]},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        await self.create(EVENTS, event, namespace="default", by=by)
+
+    async def each(
+        self, found: Iterable[Any], do: Callable[[Any], Awaitable[None]], *, by: str
+    ) -> None:
+        """Do something for each; what fails for one is tried again at the next step."""
+        for one in found:
+            try:
+                await do(one)
+            except (ConflictError, NotFoundError):
+                continue  # it changed or went meanwhile: the next step sees how
+            except FactoryError as error:
+                log.warning("a controller of the twin was refused", extra={"why": str(error), "by": by})
+
+    async def _write(self, method: str, path: str, body: Json, by: str) -> Json:
+        done = await self.client.connection.write(method, path, {"fieldManager": by}, body)
+        self.writes += 1
+        return done
+
+    def _keep(self, kind: Kind, made: Json) -> None:
+        if kind in self.mirrors:
+            self.mirrors[kind].put(copy.deepcopy(made))
+
+    # ── putting the plant there ───────────────────────────────────────────────────────────────
+
+    async def install_kinds(self, folder: Path) -> None:
+        """Make every CustomResourceDefinition of a folder, and wait until they are served.
+
+        Raises:
+            TimeoutError: the server does not serve them in time.
+        """
+        made = [
+            document
+            for path in sorted(folder.glob("*.yaml"))
+            for document in yaml.safe_load_all(path.read_text("utf-8"))
+            if document and document.get("kind") == "CustomResourceDefinition"
+        ]
+        for definition in made:
+            await self.create(CUSTOM_RESOURCES, definition, by="helm")
+        with anyio.fail_after(SERVED_WITHIN_S):
+            for definition in made:
+                name = definition["metadata"]["name"]
+                while not _is_established(await self.client.get(CUSTOM_RESOURCES, name)):
+                    await anyio.sleep(0.05)
+        self.client.discovery.forget()
+
+    async def install_plant(self, gpus_per_pod: int | None = None) -> None:
+        """Make namespaces, nodes, workloads, budgets and pods of the plant as it is now."""
+        now = self.stamp()
+        site = self.plant.site
+        await self._make((NAMESPACES, each) for each in namespaces(self.plant))
+        await self._make((NODES, node_object(site, n, now)) for n in range(len(site.nodes)))
+        await self._make((DISRUPTION_BUDGETS, each) for each in budgets(self.plant, gpus_per_pod))
+        pods: list[tuple[Kind, Json]] = []
+        for job in self.plant.jobs:
+            placed = parts(self.plant, job, gpus_per_pod)
+            kind = REPLICA_SETS if job.job_class in SERVES else JOBS
+            body = workload(job, len(placed))
+            made = await self.create(kind, body, namespace=job.tenant_id, by="deployer")
+            made = made or await self.client.get(kind, job.job_id, job.tenant_id)
+            owner = {**body, "metadata": made["metadata"]}
+            for part, where in enumerate(placed):
+                name = f"{job.job_id}-{part}"
+                pods.append((PODS, pod_object(site, job, part, name, owner, where)))
+        await self._make(pods, status=running(now))
+
+    async def _make(self, bodies: Iterable[tuple[Kind, Json]], status: Json | None = None) -> None:
+        limit = anyio.CapacityLimiter(AT_ONCE)
+
+        async def one(kind: Kind, body: Json) -> None:
+            async with limit:
+                namespace = body["metadata"].get("namespace")
+                made = await self.create(kind, body, namespace=namespace, by="deployer")
+                if made is not None and kind is NODES and made["spec"].get("taints"):
+                    # admission taints every new node; the node controller takes it away again
+                    await self.update(kind, made, _untaint, by="kube-controller-manager")
+                if made is not None and status is not None:
+                    await self.update(
+                        kind,
+                        made,
+                        lambda raw: raw.update(status=status),
+                        by="kubelet",
+                        subresource="status",
+                    )
+
+        async with anyio.create_task_group() as tasks:
+            for kind, body in bodies:
+                tasks.start_soon(one, kind, body)
+
+
+@asynccontextmanager
+async def plant_on(
+    client: KubeClient,
+    plant: Plant,
+    *,
+    definitions: Path | None = None,
+    kinds: Sequence[tuple[Kind, str | None]] = (),
+    gpus_per_pod: int | None = None,
+) -> AsyncIterator[Cluster]:
+    """A cluster with the plant put on it, watched until the block ends."""
+    cluster = Cluster(client, plant, kinds)
+    if definitions is not None:
+        await cluster.install_kinds(definitions)
+    await cluster.install_plant(gpus_per_pod)
+    async with cluster:
+        yield cluster
+
+
+def note(raw: Json, notes: Mapping[str, str]) -> None:
+    """Set annotations."""
+    raw["metadata"].setdefault("annotations", {}).update(notes)
+
+
+def unnote(raw: Json, keys: Iterable[str]) -> None:
+    """Take annotations away."""
+    for key in keys:
+        (raw["metadata"].get("annotations") or {}).pop(key, None)
+
+
+def label(raw: Json, labels: Mapping[str, str]) -> None:
+    """Set labels."""
+    raw["metadata"].setdefault("labels", {}).update(labels)
+
+
+def unlabel(raw: Json, keys: Iterable[str]) -> None:
+    """Take labels away."""
+    for key in keys:
+        (raw["metadata"].get("labels") or {}).pop(key, None)
+
+
+def set_condition(conditions: list[Json], new: Json) -> None:
+    """Put a condition in its place; the moment of its last change stays where nothing changed."""
+    for place, old in enumerate(conditions):
+        if old["type"] == new["type"]:
+            if old["status"] == new["status"] and "lastTransitionTime" in old:
+                new = {**new, "lastTransitionTime": old["lastTransitionTime"]}
+            conditions[place] = new
+            return
+    conditions.append(new)
+
+
+def condition(conditions: Iterable[Json] | None, kind: str) -> Json | None:
+    """The condition of a type, or None."""
+    return next((each for each in conditions or () if each["type"] == kind), None)
+
+
+def job_of(pod: Json) -> str:
+    """The job of a pod of the plant; empty where it is none."""
+    return str((pod["metadata"].get("labels") or {}).get(JOB, ""))
+
+
+def is_terminal(pod: Json) -> bool:
+    """Whether a pod has ended, one way or the other."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _untaint(raw: Json) -> None:
+    raw["spec"].pop("taints", None)
+
+
+def _node_of(pod: Json) -> str:
+    return str(pod["spec"].get("nodeName") or "")
+
+
+def _is_established(definition: Json) -> bool:
+    found = condition((definition.get("status") or {}).get("conditions"), "Established")
+    return found is not None and found["status"] == "True"

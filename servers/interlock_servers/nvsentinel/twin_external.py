@@ -1,0 +1,108 @@
+"""ExternalRemediationRequest: a node is handed to somebody outside, and taken back.
+
+The taint keeps work off the node while it is away; only the outside says that it is repaired.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from interlock_servers.nvsentinel import twin_names as names
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, condition, set_condition
+from interlock_servers.nvsentinel.twin_connector import PlatformConnector
+from interlock_servers.nvsentinel.twin_events import EventStore
+from interlock_servers.transports.kube.kinds import NODES
+
+BY: Final = "janitor"
+RELEASED: Final = "NVSentinelOwnershipReleased"
+COMPLETE: Final = "ExternalRemediationComplete"
+
+
+class ExternalRemediations:
+    """Hands nodes over."""
+
+    def __init__(self, cluster: Cluster, store: EventStore, connector: PlatformConnector) -> None:
+        self._cluster, self._store, self._connector = cluster, store, connector
+
+    async def reconcile(self) -> None:
+        """Take every request one step further."""
+        await self._cluster.each(self._cluster.all(names.EXTERNALS), self._step, by=BY)
+
+    async def _step(self, raw: Json) -> None:
+        about, status = raw["metadata"], raw.get("status") or {}
+        finalizers = about.get("finalizers") or []
+        node = self._cluster.node(raw["spec"]["healthEvent"].get("nodeName", ""))
+        if "deletionTimestamp" in about:
+            await self._untaint(node, about["name"])
+            left = [each for each in finalizers if each != names.EXTERNAL_FINALIZER]
+            await self._finalizers(raw, left)
+            return
+        if names.EXTERNAL_FINALIZER not in finalizers:
+            await self._finalizers(raw, [*finalizers, names.EXTERNAL_FINALIZER])
+            return
+        conditions = status.get("conditions") or []
+        if condition(conditions, RELEASED) is None:
+            await self._taint(node, about["name"])
+            new = {
+                "type": RELEASED,
+                "status": "True",
+                "reason": "Released",
+                "message": "",
+                "lastTransitionTime": self._cluster.stamp(),
+            }
+            await self._status(raw, {}, new)
+            return
+        told = condition(conditions, COMPLETE)
+        if told is None or told["status"] != "True" or "completionTime" in status:
+            return
+        await self._untaint(node, about["name"])
+        self._clear(raw["spec"]["healthEvent"])
+        await self._status(raw, {"completionTime": self._cluster.stamp()}, None)
+
+    def _clear(self, told: Json) -> None:
+        """Tell that what was wrong is well."""
+        for record in self._store.active(told.get("nodeName")):
+            if record.event_id == told.get("id"):
+                well = replace(record.event, is_fatal=False, is_healthy=True, action="NONE", codes=())
+                self._connector.take(well)
+
+    async def _taint(self, node: Json | None, name: str) -> None:
+        if node is None:
+            return
+        taint = {"key": names.RELEASE_TAINT, "value": name, "effect": "NoSchedule"}
+
+        def change(raw: Json) -> None:
+            others = [t for t in raw["spec"].get("taints", []) if t["key"] != names.RELEASE_TAINT]
+            raw["spec"]["taints"] = [*others, taint]
+
+        await self._cluster.update(NODES, node, change, by=BY)
+
+    async def _untaint(self, node: Json | None, name: str) -> None:
+        if node is None:
+            return
+
+        def change(raw: Json) -> None:
+            taints = [
+                taint
+                for taint in raw["spec"].get("taints", [])
+                if (taint["key"], taint.get("value")) != (names.RELEASE_TAINT, name)
+            ]
+            raw["spec"].pop("taints", None)
+            if taints:
+                raw["spec"]["taints"] = taints
+
+        await self._cluster.update(NODES, node, change, by=BY)
+
+    async def _finalizers(self, raw: Json, wanted: list[str]) -> None:
+        def change(whole: Json) -> None:
+            whole["metadata"]["finalizers"] = wanted
+
+        await self._cluster.update(names.EXTERNALS, raw, change, by=BY)
+
+    async def _status(self, raw: Json, values: Json, new: Json | None) -> None:
+        def change(whole: Json) -> None:
+            status = whole.setdefault("status", {})
+            status.update(values)
+            if new is not None:
+                set_condition(status.setdefault("conditions", []), new)
+
+        await self._cluster.update(names.EXTERNALS, raw, change, by=BY, subresource="status")
