@@ -256,7 +256,9 @@ class _Parts:
                             process.check()
                         await anyio.sleep(0.25)
             except TimeoutError:
-                raise ClusterError(f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s") from None
+                raise ClusterError(
+                    f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s"
+                ) from None
 
     async def _start(self, name: str, *arguments: str) -> "_Program":
         log_path = self._folder / f"{name}-{secrets.token_hex(2)}.log"
@@ -323,7 +325,7 @@ async def _until_ready(http: httpx2.AsyncClient, url: str, program: _Program) ->
 async def _until(condition: Any, program: _Program, what: str) -> None:
     try:
         with anyio.fail_after(START_TIMEOUT_S):
-            while not condition():  # noqa: ASYNC110 (another process sets no event)
+            while not condition():
                 program.check()
                 await anyio.sleep(0.05)
     except TimeoutError:
