@@ -2,7 +2,7 @@
 
 The models name every field and its type. Which lists merge by a key they do not say: that is in
 the table here, from the `x-kubernetes-list-map-keys` and `x-kubernetes-patch-merge-key` of the
-API's own OpenAPI document.
+API's own OpenAPI document. A node's taints are none: a patch replaces them whole.
 """
 
 import re
@@ -34,8 +34,6 @@ _KEYED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("V1ServiceAccount", "imagePullSecrets"): ("name",),
 }
 _SETS: Final = {("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")}
-# Taints are one value to whoever applies, and merge by key in a strategic patch.
-_PATCHED_BY: Final = {("V1NodeSpec", "taints"): "key"}
 _QUANTITIES: Final = {"limits", "requests", "capacity", "allocatable", "overhead", "hard"}
 _SCALARS: Final = {
     "str": "string",
@@ -66,8 +64,6 @@ def schema_of(model: str) -> Schema:
             found["x-kubernetes-patch-merge-key"] = keys[0]
         elif (model, field) in _SETS:
             found["x-kubernetes-list-type"] = "set"
-        elif (model, field) in _PATCHED_BY:
-            found["x-kubernetes-patch-merge-key"] = _PATCHED_BY[model, field]
         properties[field] = found
     whole: dict[str, Any] = {"type": "object", "properties": properties}
     if model in ("V1LabelSelector", "V1NodeSelector", "V1ObjectReference"):

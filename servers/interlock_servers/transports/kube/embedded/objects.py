@@ -47,7 +47,8 @@ def admit(resource: Resource, body: Any) -> Json:
             f'{given} in version "{version.rpartition("/")[2]}" cannot be handled as a {kind}: '
             f"expected {kind} in {resource.api_version}"
         )
-    value: Json = prune(body, resource.schema, root=resource.custom)
+    pruned = prune(body, resource.schema, root=resource.custom)
+    value: Json = {"kind": kind, "apiVersion": resource.api_version, **pruned}
     value["kind"], value["apiVersion"] = kind, resource.api_version
     metadata = value.get("metadata")
     value["metadata"] = (
