@@ -79,7 +79,7 @@ def widget_definition() -> Json:
 
 
 def definitions(component: str = "*") -> Iterator[Json]:
-    """The definitions that a component ships, ready for every server; skips where there are none."""
+    """The definitions that a component ships, ready for any server; skips where there are none."""
     folder = os.environ.get(VARIABLE)
     if not folder:
         pytest.skip(f"{VARIABLE} is not set: no definitions of real components")

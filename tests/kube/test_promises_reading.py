@@ -99,7 +99,8 @@ async def test_a_list_of_a_version_shows_that_moment(kube: Kube) -> None:
     options = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
 
     assert await kube.names(kube.at("configmaps"), **options) == ["a", "b"]
-    assert await kube.names(kube.at("configmaps"), resourceVersion="0") == ["a", "b", "c"]
+    anyhow = await kube.names(kube.at("configmaps"), resourceVersion="0")
+    assert sorted(anyhow) == ["a", "b", "c"]
 
 
 async def test_a_version_that_is_yet_to_come_times_out(kube: Kube) -> None:
@@ -269,7 +270,10 @@ async def test_a_watch_ends_when_it_was_told_to(kube: Kube) -> None:
 
 
 async def test_a_bookmark_says_how_far_a_quiet_watch_is(kube: Kube) -> None:
-    """It has the kind and a version, and nothing else; one comes before the end."""
+    """It has the kind and a version, and nothing else; one comes before the end.
+
+    A server of 1.20 sends one a minute, and none before the end.
+    """
     path = kube.at("pods")
     await kube.create("pods", pod("p"))
     listed = await kube.get(path)
@@ -279,10 +283,11 @@ async def test_a_bookmark_says_how_far_a_quiet_watch_is(kube: Kube) -> None:
         heard = [event async for event in events]
 
     marks = [each["object"] for each in heard if each["type"] == "BOOKMARK"]
-    assert marks
-    assert {mark["kind"] for mark in marks} == {"Pod"}
-    assert int(marks[-1]["metadata"]["resourceVersion"]) >= int(version)
-    assert "name" not in marks[-1]["metadata"]
+    assert marks or await kube.release() < (1, 25)
+    for mark in marks:
+        assert mark["kind"] == "Pod"
+        assert int(mark["metadata"]["resourceVersion"]) >= int(version)
+        assert "name" not in mark["metadata"]
 
 
 async def test_a_watch_from_a_version_that_is_no_number_is_refused(kube: Kube) -> None:

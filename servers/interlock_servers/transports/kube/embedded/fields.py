@@ -29,12 +29,19 @@ _UNOWNED: Final = frozenset(
 )
 
 
-def paths_of(value: Mapping[str, Any], schema: Schema) -> Paths:
-    """Every field that an object sets, but those that nobody owns."""
+def paths_of(value: Mapping[str, Any], schema: Schema, *, containers: bool) -> Paths:
+    """Every field that an object sets, but those that nobody owns.
+
+    Args:
+        value: the object.
+        schema: of its kind.
+        containers: also the maps and lists that hold them. An ordinary write that makes a map
+            owns it; an apply owns what is inside.
+    """
     found: Paths = {}
     for key, each in value.items():
         if key not in ("apiVersion", "kind"):
-            _collect(each, child(schema, key), (f"f:{key}",), found)
+            _collect(each, child(schema, key), (f"f:{key}",), found, containers)
     return {
         path: leaf
         for path, leaf in found.items()
@@ -42,25 +49,25 @@ def paths_of(value: Mapping[str, Any], schema: Schema) -> Paths:
     }
 
 
-def _collect(value: Any, schema: Schema, path: Path, found: Paths) -> None:
+def _collect(value: Any, schema: Schema, path: Path, found: Paths, containers: bool) -> None:
     if isinstance(value, dict) and schema.get("x-kubernetes-map-type") != "atomic":
-        if not value or "additionalProperties" in schema:
+        if not value or (containers and "additionalProperties" in schema):
             found[path] = None
         for key, each in value.items():
-            _collect(each, child(schema, key), (*path, f"f:{key}"), found)
+            _collect(each, child(schema, key), (*path, f"f:{key}"), found, containers)
     elif isinstance(value, list) and (kind := schema.get("x-kubernetes-list-type")) in (
         "map",
         "set",
     ):
-        found[path] = None
+        if containers or not value:
+            found[path] = None
         for each in value:
             element = list_element(each, schema)
             found[*path, element] = None
             if kind == "map":
                 for key, inner in each.items():
-                    _collect(
-                        inner, child(items_of(schema), key), (*path, element, f"f:{key}"), found
-                    )
+                    at = (*path, element, f"f:{key}")
+                    _collect(inner, child(items_of(schema), key), at, found, containers)
     else:
         found[path] = value
 

@@ -78,8 +78,8 @@ def write_books(value: Json, books: Books) -> None:
 def note_update(old: Json | None, new: Json, schema: Schema, by: Manager, now: str) -> None:
     """Enter into the books of `new` what an ordinary write changed."""
     books = read_books(old) if old is not None else {}
-    before = paths_of(old, schema) if old is not None else {}
-    after = paths_of(new, schema)
+    before = paths_of(old, schema, containers=True) if old is not None else {}
+    after = paths_of(new, schema, containers=True)
     set_now = {path for path, leaf in after.items() if path not in before or before[path] != leaf}
     gone = before.keys() - after.keys()
     _take(books, set_now | gone, by)
@@ -99,8 +99,8 @@ def apply(
         ApiError: 409, another manager owns a field that this would change.
     """
     books = read_books(live) if live is not None else {}
-    wanted = paths_of(config, schema)
-    present = paths_of(live, schema) if live is not None else {}
+    wanted = paths_of(config, schema, containers=False)
+    present = paths_of(live, schema, containers=True) if live is not None else {}
     merged: Json = (
         _merge(copy.deepcopy(live), config, schema) if live is not None else copy.deepcopy(config)
     )

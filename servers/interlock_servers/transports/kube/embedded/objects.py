@@ -15,7 +15,14 @@ from interlock_servers.transports.kube.embedded.registry import (
 )
 from interlock_servers.transports.kube.embedded.resources import Resource
 from interlock_servers.transports.kube.embedded.rules import check, fill_in
-from interlock_servers.transports.kube.embedded.schema import prune, set_defaults, validate
+from interlock_servers.transports.kube.embedded.schema import (
+    Schema,
+    child,
+    items_of,
+    prune,
+    set_defaults,
+    validate,
+)
 from interlock_servers.transports.kube.embedded.statuses import Cause, bad_request, invalid
 
 Json = dict[str, Any]
@@ -59,17 +66,25 @@ def admit(resource: Resource, body: Any) -> Json:
         metadata_schema = {"properties": {"metadata": resource.schema["properties"]["metadata"]}}
         check_types(checked, {"type": "object", **metadata_schema}, kind, resource.version)
     else:
-        value = without_nulls(value)
         check_types(value, resource.schema, kind, resource.version)
+        value = tidy(value, resource.schema)
         value.setdefault("metadata", {})
     return value
 
 
-def without_nulls(value: Any) -> Any:
-    """The value without members that are null, which built-in kinds read as left out."""
-    if isinstance(value, dict):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
-    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+def tidy(value: Any, schema: Schema) -> Any:
+    """The value without members that built-in kinds do not write: null, empty lists and maps."""
+    if isinstance(value, list):
+        return [tidy(each, items_of(schema)) for each in value]
+    if not isinstance(value, dict):
+        return value
+    done = {}
+    for key, each in value.items():
+        inner = child(schema, key)
+        listed = isinstance(each, list) or "additionalProperties" in inner
+        if each is not None and (each or not listed):
+            done[key] = tidy(each, inner)
+    return done
 
 
 def place(resource: Resource, value: Json, namespace: str, name: str | None) -> tuple[str, str]:
