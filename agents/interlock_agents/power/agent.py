@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+
 from interlock_agents.connection import Servers
 from interlock_agents.power.notes import Note, Notebook
 from interlock_agents.power.patience import Patience
@@ -24,7 +26,9 @@ from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
 
 NAME = "power"
-OBSERVE_EVERY_S = 0.5  # half of the second that may pass from the grid's word to the first cap
+OBSERVE_EVERY_S = 0.5  # at the latest: the grid's limit tells when it moves, where it is listened to
+LISTEN_AGAIN_S = 5.0  # after a subscription was lost
+GRID = "flex://limit"
 RESTORE = "restore"
 REHEARSED_NO, AWAITING = "refused", "awaiting_approval"
 
@@ -69,15 +73,42 @@ class PowerAgent:
         self._notes = Notebook(self.clock, self.tell)
         self._patience = Patience()
         self._watch = Watch(self.servers, self.clock, self._notes)
+        self._moved = anyio.Event()
 
     async def run(self) -> None:
-        """Observe and act until cancelled; a server that fails is looked at again later."""
+        """Observe and act until cancelled; a server that fails is looked at again later.
+
+        It looks when the grid's limit tells that it moved, and every half second whatever is told.
+        """
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen)
+            while True:
+                try:
+                    await self.step()
+                except ComponentError as error:
+                    self._notes.note("trouble", str(error))
+                await self._until_next_look()
+
+    async def _listen(self) -> None:
+        """Hear of the grid's limit; where that is not possible, the looks have to do."""
         while True:
             try:
-                await self.step()
+                await self.servers.listen("flex", GRID, lambda: self._moved.set())
             except ComponentError as error:
-                self._notes.note("trouble", str(error))
-            await self.clock.sleep(OBSERVE_EVERY_S)
+                self._notes.note("trouble", f"looks instead of listening: {error}", about=GRID)
+            await self.clock.sleep(LISTEN_AGAIN_S)
+
+    async def _until_next_look(self) -> None:
+        async with anyio.create_task_group() as either:
+
+            async def look_anyway() -> None:
+                await self.clock.sleep(OBSERVE_EVERY_S)
+                either.cancel_scope.cancel()
+
+            either.start_soon(look_anyway)
+            await self._moved.wait()
+            either.cancel_scope.cancel()
+        self._moved = anyio.Event()
 
     async def step(self) -> None:
         """Look once and take at most one action."""
