@@ -11,11 +11,11 @@ from interlock_servers.maxlps.allocator.refit import Robust
 from interlock_servers.maxlps.models import Level
 from interlock_servers.maxlps.priors import Prior, is_synchronous, prior_of
 from interlock_tools.errors import InvalidRequestError
-from interlock_tools.power_curve import CurveParameters, throughput
+from interlock_tools.power_curve import FLOOR_RATIO, CurveParameters, cap_for, throughput
 
 HOST = HostPower()
+IDLE_SHARE = 0.15  # of its greatest limit: work draws more (H100 idle: 72.5 of 700 W)
 FLOOR_RESERVE = 0.01  # floors are planned this much higher: natural draw is known to about 1 to 2 %
-BINDING = 0.97  # of its limit: a GPU that draws less is not held back by it
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Group:
     tenant: str | None
     workload_class: str | None
     slo_floor: float | None
+    is_active: bool = True
 
     @property
     def is_synchronous(self) -> bool:
@@ -61,8 +62,20 @@ class NodeView:
         return self.min_w is None or self.max_w is None
 
     @property
+    def is_paused(self) -> bool:
+        """Whether its group is said to be inactive, and every one of its GPUs is seen to idle.
+
+        Either alone is not enough: a word may be wrong, and what idles may start at any moment.
+        """
+        if self.group is None or self.group.is_active or self.is_dark or self.power_w is None:
+            return False
+        return self.power_w <= IDLE_SHARE * self.limits[1]
+
+    @property
     def prior(self) -> Prior:
         """What is known of its kind of work before measuring."""
+        if self.is_paused:
+            return prior_of("idle")
         return prior_of(None if self.group is None else self.group.workload_class)
 
     @property
@@ -81,10 +94,14 @@ class NodeView:
 
     @property
     def natural_w(self) -> float:
-        """What one of its GPUs draws at full load without a limit: fit, prior, or more if seen."""
-        _, max_w, set_w = self.limits
-        natural_w = self.prior.natural_share * max_w if self.fit is None else self.fit.natural_w
-        if self.power_w is not None and self.power_w < BINDING * set_w:
+        """What one of its GPUs draws at full load without a limit: fit, prior, or more if seen.
+
+        What is seen is a lower bound, held back by a limit or not.
+        """
+        max_w = self.limits[1]
+        fits = self.fit is not None and not self.is_paused
+        natural_w = self.fit.natural_w if self.fit and fits else self.prior.natural_share * max_w
+        if self.power_w is not None:
             natural_w = max(natural_w, self.power_w)
         return min(natural_w, max_w)
 
@@ -102,10 +119,17 @@ class NodeView:
     def planned_floor(self) -> float:
         """The relative work to plan for: what was promised, and a reserve."""
         promised = 0.0 if self.group is None else self.group.slo_floor or 0.0
-        if not promised:
+        if not promised or self.is_paused:
             return 0.0
         fitted = promised if self.fit is None else self.fit.floor_work
         return min(1.0, max(fitted, promised + FLOOR_RESERVE))
+
+    @property
+    def promised_w(self) -> float:
+        """The limit per GPU below which the promise, or the device's range, is broken."""
+        curve, natural_w = self.curve, self.natural_w
+        floor_w = float(cap_for(self.planned_floor, natural_w, curve.p0, curve.gamma))
+        return max(self.limits[0], FLOOR_RATIO * natural_w, floor_w)
 
     def moves_w(self, cap_w: float) -> tuple[float, float]:
         """By how much its GPUs' limits fall and rise under this one, in sum.
