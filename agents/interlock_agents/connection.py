@@ -49,6 +49,23 @@ class Servers:
             raise ComponentError(component, tool, said or "it gave no structured answer")
         return dict(result.structured_content)
 
+    async def pages(
+        self, component: str, tool: str, **arguments: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Each page of a listing, in order.
+
+        Raises:
+            ComponentError: as `call`.
+        """
+        cursor: str | None = None
+        while True:
+            more = {} if cursor is None else {"cursor": cursor}
+            page = await self.call(component, tool, **arguments, **more)
+            yield page
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
     async def listen(self, component: str, uri: str, moved: Callable[[], None]) -> None:
         """Call `moved` once it is listened to, and whenever the resource has moved; without end.
 

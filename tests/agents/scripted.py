@@ -108,6 +108,10 @@ class Rig:
             "power_tree": TREE,
             "list_leaks": {"racks": []},
             "list_points": {"points": []},
+            "list_changes": {"changes": []},
+            "list_groups": {"groups": []},
+            "list_nodes": {"nodes": []},
+            "grid_schedule": {"steps": []},
         }
         self.servers = ScriptedServers(**(usual | answers))
         self.notes: list[Note] = []
