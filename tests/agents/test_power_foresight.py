@@ -106,6 +106,27 @@ async def test_people_hear_at_once_what_an_announced_limit_asks_of_them() -> Non
     assert rig.servers.asked("set_caps") == []
 
 
+@pytest.mark.parametrize(("power_w", "asked"), [(340_000.0, 1), (360_000.0, 2)])
+async def test_people_are_asked_for_more_only_while_the_meter_is_above_the_limit(
+    power_w: float, asked: int
+) -> None:
+    """What they paused may not be seen by a plan, which then names other work."""
+    limit = coming(350e3, NOTICE_S + 10)
+    rig = Rig(grid_limit=grid(next=limit), plan_caps=planned(PARTIAL))
+    await rig.steps(1)
+    rig.servers.answers |= {
+        "plan_caps": planned({**PARTIAL, "pause": ["pretrain"]}),
+        "get_change": change("succeeded", ended=True),
+        "site_power": {"site_id": "lab", "power_w": power_w, "below": []},
+    }
+    await rig.seconds(120)
+
+    told = [note.text for note in rig.notes if note.kind == "proposal"]
+    assert len(told) == asked
+    assert "pause label-images" in told[0]
+    assert all("pause pretrain" in text for text in told[1:])
+
+
 # ── promises that a leak breaks ───────────────────────────────────────────────────────────────────
 
 GROUPS = {

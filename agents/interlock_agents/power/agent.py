@@ -82,6 +82,7 @@ class PowerAgent:
         self._moved = anyio.Event()
         self._ceilings = Ceilings()
         self._has_taken_over = False
+        self._asked_people: set[str] = set()
         self._outlook = Outlook(self.servers, self.clock, self._notes)
 
     @property
@@ -144,7 +145,7 @@ class PowerAgent:
         coming = await self._outlook.misfit(grid, wish)
         if coming is not None:  # people need longer than caps do
             whom = f"for the grid from {coming.starts_at:%H:%M:%S}: "
-            self._tell_misfit(coming.plan, of_grid(coming.limit_w), whom)
+            await self._tell_misfit(coming.plan, coming.limit_w, whom)
         if any(one.kind != "breaker" for one in await self._watch.look()):
             self._restores = True  # a breaker's caps are within its budget: they stay, and are calm
         if self._ceilings.forget(self._watch.budgets_w, self.clock.now()):
@@ -202,6 +203,7 @@ class PowerAgent:
         else:
             return
         self._patience.forget(of_grid(self.held_limit_w))
+        self._asked_people.discard(of_grid(self.held_limit_w))
         self._patience.forget(RESTORE)
         self.held_limit_w, self._is_partial, self._restores = wish.limit_w, False, True
 
@@ -219,7 +221,7 @@ class PowerAgent:
             "observed", f"the grid asks for {kilowatts(limit_w)} at most, {wish.when}", about="grid"
         )
         plan = await self.servers.call("maxlps", "plan_caps", site_limit_w=limit_w, moves="down")
-        self._tell_plan(plan, purpose, f"for the grid {wish.when}: ")
+        await self._tell_plan(plan, limit_w, f"for the grid {wish.when}: ")
         caps = plan["gpu_cap_w_by_node"]
         if not caps:
             self.held_limit_w, self._is_partial = limit_w, not plan["feasible"]
@@ -366,16 +368,30 @@ class PowerAgent:
             "verified", f"the site meter shows {power_w / 1e3:.1f} kW, {asked}", about="site"
         )
 
-    def _tell_plan(self, plan: dict[str, Any], purpose: str, whom: str) -> None:
+    async def _tell_plan(self, plan: dict[str, Any], limit_w: float, whom: str) -> None:
         kept = plan["work_kept_pct"]
         if not plan["feasible"]:
-            self._tell_misfit(plan, purpose, whom)
+            await self._tell_misfit(plan, limit_w, whom)
             return
         caps = len(plan["gpu_cap_w_by_node"])
         self._notes.note("planned", f"caps for {caps} nodes keep {kept:.1f} % of the work")
 
-    def _tell_misfit(self, plan: dict[str, Any], purpose: str, whom: str) -> None:
+    async def _tell_misfit(self, plan: dict[str, Any], limit_w: float, whom: str) -> None:
+        """Say what caps cannot do, and once what people could.
+
+        A plan does not see at once that work was paused, and may then name other work. Whether what
+        people did is enough the meter says, once caps are set: only above the limit more is asked.
+        """
+        purpose = of_grid(limit_w)
         self._notes.note("infeasible", plan["why"], about=f"plan {purpose}")
         people = for_people(plan)
-        if people:
+        if people and (purpose not in self._asked_people or await self._is_above(limit_w)):
+            self._asked_people.add(purpose)
             self._notes.note("proposal", f"{whom}{people}", about=f"people {purpose}")
+
+    async def _is_above(self, limit_w: float) -> bool:
+        """Whether caps for this limit are set, and the site draws more all the same."""
+        if self.held_limit_w != limit_w:
+            return False
+        power_w = (await self.servers.call("exchange", "site_power")).get("power_w")
+        return power_w is not None and power_w > limit_w

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class NodeView:
     """One node.
 
     `set_w` is the highest limit among its GPUs, `each_set_w` that of each, `power_w` the highest
-    draw; None is unknown. `dark_w`: what a node whose limits nobody knows may draw at the wall.
+    draw, `each_power_w` that of each; None is unknown. `dark_w`: what a node whose limits nobody
+    knows may draw at the wall.
     """
 
     node_id: str
@@ -55,13 +57,14 @@ class NodeView:
     group: Group | None
     fit: Robust | None = None  # where its work was measured
     dark_w: float = float("inf")
+    each_power_w: tuple[float | None, ...] = ()
 
     @property
     def is_dark(self) -> bool:
         """Whether nobody knows its limits now: it can be given none, and may draw its most."""
         return self.min_w is None or self.max_w is None
 
-    @property
+    @cached_property
     def is_paused(self) -> bool:
         """Whether its group is said to be inactive, and every one of its GPUs is seen to idle.
 
@@ -92,18 +95,32 @@ class NodeView:
             )
         return self.min_w, self.max_w, self.max_w if self.set_w is None else self.set_w
 
-    @property
+    @cached_property
     def natural_w(self) -> float:
-        """What one of its GPUs draws at full load without a limit: fit, prior, or more if seen.
+        """What its hottest GPU draws at full load without a limit: fit, prior, or more if seen.
 
         What is seen is a lower bound, held back by a limit or not.
         """
+        estimate_w, max_w = self._estimate_w, self.limits[1]
+        return min(max([estimate_w, *(w for w in self.each_power_w if w is not None)]), max_w)
+
+    @cached_property
+    def mean_w(self) -> float:
+        """What one of its GPUs draws so on average: silicon differs, one of them is the hottest."""
+        each_w = self._each_natural_w
+        return sum(each_w) / len(each_w) if each_w else self.natural_w
+
+    @cached_property
+    def _each_natural_w(self) -> list[float]:
+        estimate_w, max_w = self._estimate_w, self.limits[1]
+        seen_w = self.each_power_w or (None,) * self.gpu_count
+        return [min(max(estimate_w, watts or 0.0), max_w) for watts in seen_w]
+
+    @cached_property
+    def _estimate_w(self) -> float:
         max_w = self.limits[1]
         fits = self.fit is not None and not self.is_paused
-        natural_w = self.fit.natural_w if self.fit and fits else self.prior.natural_share * max_w
-        if self.power_w is not None:
-            natural_w = max(natural_w, self.power_w)
-        return min(natural_w, max_w)
+        return self.fit.natural_w if self.fit and fits else self.prior.natural_share * max_w
 
     def work_at(self, cap_w: float) -> float:
         """Relative throughput in [0, 1] under a limit."""
@@ -164,8 +181,7 @@ class NodeView:
         return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
 
     def _wall_w(self, limits_w: Iterable[float]) -> float:
-        natural_w = self.natural_w
-        gpus_w = sum(min(watts, natural_w) for watts in limits_w)
+        gpus_w = sum(map(min, limits_w, self._each_natural_w))
         return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
 
 
@@ -216,6 +232,7 @@ def node_view(
         min_w=limits["min_w"],
         max_w=limits["max_w"],
         power_w=_highest(limits["power_w"]),
+        each_power_w=tuple(limits["power_w"]),
         group=group,
         fit=Robust(**limits["fit"]) if limits.get("fit") else None,
     )

@@ -115,7 +115,7 @@ def plan_site(
         solved, gap = found, found.gap
     # What is paused is given the least that its device takes: it goes on below that, not above.
     idle = {view.node_id: math.ceil(view.limits[0]) for view in picture.lit if view.is_paused}
-    whole = sheet.by_node(solved.cap_w) | idle
+    whole = _unheld(picture, sheet.by_node(solved.cap_w), at_most_w) | idle
     caps, left = whole, 0
     if moves == "down":
         under = frozenset(domain_limits_w) if site_limit_w is None else frozenset[str]()
@@ -126,7 +126,7 @@ def plan_site(
         caps=caps,
         whole=whole,
         feasible=gap is not None,
-        work_kept=_mean_work(sheet, solved.work, idle),
+        work_kept=_mean_work(picture, whole),
         gap=gap,
         missing_w=missing_w,
         relief=relief,
@@ -269,10 +269,13 @@ def _column(view: NodeView, most_w: float | None, *, stands: bool) -> tuple[floa
     natural_w, curve = view.natural_w, view.curve
     if view.is_paused:
         return natural_w, curve.p0, curve.gamma, natural_w, natural_w, 0.0
+    # No more is counted than its GPUs draw together; the curve is that of the hottest.
+    hi_w = min(max_w, max(view.mean_w, view.promised_w))
     if stands:
-        min_w = max(min_w, min(set_w, natural_w))
+        min_w = max(min_w, min(set_w, hi_w))
     if most_w is not None:
-        max_w = min(max_w, max(most_w, min_w, view.promised_w))
+        hi_w = min(hi_w, max(most_w, min_w, view.promised_w))
+    max_w = max(hi_w, min_w)
     return natural_w, curve.p0, curve.gamma, min_w, max_w, view.planned_floor
 
 
@@ -286,9 +289,23 @@ def _surviving_w(picture: Picture) -> float:
     return limits.Supply(picture.root, feeds).checked().surviving_w
 
 
-def _mean_work(sheet: Sheet, work: Floats, idle: Mapping[str, int]) -> float:
-    runs = np.array([node_id not in idle for node_id in sheet.gpu_node])
-    return float(work[runs].mean()) if runs.any() else 1.0
+def _unheld(picture: Picture, caps: Caps, at_most_w: Mapping[str, float]) -> dict[str, int]:
+    """The same, where a node may draw all it does: then none of its GPUs is held back."""
+    out: dict[str, int] = {}
+    for node_id, cap_w in caps.items():
+        view = picture.nodes[node_id]
+        is_free = cap_w >= int(view.mean_w)
+        out[node_id] = cap_w
+        if is_free:
+            most_w = max(cap_w, at_most_w.get(node_id, math.inf))
+            out[node_id] = max(cap_w, int(min(view.natural_w, most_w)))
+    return out
+
+
+def _mean_work(picture: Picture, caps: Caps) -> float:
+    runs = [picture.nodes[node_id] for node_id in caps if not picture.nodes[node_id].is_paused]
+    work = sum(view.gpu_count * view.work_at(caps[view.node_id]) for view in runs)
+    return work / sum(view.gpu_count for view in runs) if runs else 1.0
 
 
 def _fed(picture: Picture, domains: Sequence[TreeNode]) -> tuple[TreeNode, ...]:
