@@ -5,7 +5,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interlock_evals.scenarios.grid_promises import CASES, LONDON, Case, outcome_of, run_case
+from interlock_evals.scenarios.grid_promises import (
+    CASES,
+    CONTRADICTION,
+    LONDON,
+    Case,
+    outcome_of,
+    run_case,
+)
 
 SHORT_S = 150
 
@@ -22,6 +29,13 @@ async def test_a_cut_is_reached_or_honestly_not_and_no_floor_breaks(
     assert {key: promise.held for key, promise in promises.items()} == dict.fromkeys(promises, True)
     if case is LONDON:
         assert figures["london_over_s"].value == 0
+    if case is CONTRADICTION:  # the stricter counts while both hold, then the other one again
+        ((_, other),) = day.story.others
+        event, _ = day.sent[0]
+        between_w = day.record.site_w[other.ends_s + 30 : event.ends_s]
+        assert other.target_w < event.target_w
+        assert between_w.max() > other.target_w
     if not case.feasible:
         assert any("partial" in change.reason for change in day.changes)
-    assert day.record.turns.max() <= 1  # down, and once the event is over up
+    # down, and once the event is over up; never to and fro within an event
+    assert day.record.turns.max() <= 1
