@@ -43,7 +43,13 @@ from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.nvsentinel.client import NvsentinelClient
+from interlock_servers.nvsentinel.operations import nvsentinel_operations
+from interlock_servers.nvsentinel.remediation import janitor_face, remediation_face
+from interlock_servers.nvsentinel.server import nvsentinel_face
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
+from interlock_servers.transports.kube import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
@@ -54,7 +60,10 @@ from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange")  # its further servers
+PART_OF = {  # further servers of a component
+    **dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange"),
+    **dict.fromkeys(("remediation", "janitor"), "nvsentinel"),
+}
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -95,7 +104,10 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         not_ready={"Status": 0, "Available": 0},
     )
     asked = requesting(exchange, asks, store, clock)
-    operations = (*own, *asked.operations)
+    cluster = ClusterSettings(name="lab", kubeconfig=folder / "kubeconfig")
+    sentinel = NvsentinelClient(NvsentinelSettings(cluster=cluster, operations=True), clock)
+    nodes = nvsentinel_operations(sentinel)
+    operations = (*own, *asked.operations, *nodes)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -115,6 +127,9 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
+        "nvsentinel": nvsentinel_face(sentinel, guard=guard, who=who),
+        "remediation": remediation_face(nodes, guard=guard, who=who),
+        "janitor": janitor_face(nodes, guard=guard, who=who),
     }
 
 
