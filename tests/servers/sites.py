@@ -145,12 +145,14 @@ class Lab:
         await self.grid.set_target(limit_w)
         await self.until("flex", "grid_limit", lambda grid: grid.get("limit_w") == limit_w)
 
-    async def approve(self, change: dict[str, Any]) -> None:
-        """An operator votes yes."""
+    async def approve(self, change: dict[str, Any], people: int = 1) -> None:
+        """As many operators vote yes."""
         row = await self.site.guard.get(change["change_id"])
-        await self.site.approvals.vote(
-            OPERATOR, row.change_id, approve=True, shown_digest=row.binding_digest or ""
-        )
+        for number in range(people):
+            voter = OPERATOR.model_copy(update={"id": f"{OPERATOR.id}{'-' * number}"})
+            await self.site.approvals.vote(
+                voter, row.change_id, approve=True, shown_digest=row.binding_digest or ""
+            )
 
     async def end_of(self, change: dict[str, Any], within_s: int = 200) -> Change:
         """The change at its end, at most `within_s` simulated seconds from now."""

@@ -39,7 +39,7 @@ PAGE: Final = 200
 CONTROL_DELAY_S: Final = 2 * (AGENT_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
 RULE_OF_PEOPLE: Final = (
     f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
-    " it was asked, at any hour; nobody else votes"
+    " it was asked, at any hour; a second one with him where policy wants two"
 )
 
 
