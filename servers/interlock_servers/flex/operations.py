@@ -78,12 +78,8 @@ class SetLoadTarget(SendTarget[SetArguments]):
 
     def target(self, arguments: SetArguments) -> Target:
         """These feeds: of two targets for the same ones only one is under way."""
-        names = (
-            "all"
-            if arguments.all_feeds
-            else digest({"feeds": sorted(set(arguments.feed_tags))})[:16]
-        )
-        return Target(kind="load_target", id=names)
+        named = digest({"feeds": sorted(arguments.named)})[:16]
+        return Target(kind="load_target", id="all" if arguments.all_feeds else named)
 
     def feeds(self, arguments: SetArguments) -> tuple[str, ...]:
         """As they are named."""
