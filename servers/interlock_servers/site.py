@@ -1,11 +1,11 @@
 """One site put together: components, guard, worker and ledger, on one injected clock."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,8 @@ from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.facts import FlexFacts
 from interlock_servers.flex.isv import NAME as GRID_ISV
 from interlock_servers.flex.isv import Sending, isv_face, sending
+from interlock_servers.flex.meter_record import FILE_NAME as SITE_METER
+from interlock_servers.flex.meter_record import MeterRecord
 from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
@@ -279,6 +281,7 @@ async def open_site(
         alongside = [
             *(() if asks is None or not asked else (asks.wires.holder.run,)),
             *(() if sends is None else (sends.publisher.run,)),
+            *_recording(settings, facts, clock),
         ]
         tasks.start_soon(Worker(guard, alongside=alongside).run)
         if alerts is not None:
@@ -287,6 +290,15 @@ async def open_site(
             yield site
         finally:
             tasks.cancel_scope.cancel()
+
+
+def _recording(
+    settings: SiteSettings, facts: FactRegistry, clock: Clock
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """What keeps the site's meter for settlements, where that is wanted."""
+    if settings.flex is not None and (kept := settings.flex.settlement) is not None:
+        site_id, path = settings.rules.site_id, settings.data_dir / SITE_METER
+        yield MeterRecord(facts, site_id, clock, path, kept.interval_s).run
 
 
 def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alerts | None:

@@ -47,6 +47,27 @@ class PublishSettings(BaseModel):
         return f"//grid/v1/isv/{self.identifier}"
 
 
+class SettlementSettings(BaseModel):
+    """What is kept for the settlement of an event, besides the grid's targets.
+
+    Attributes:
+        zone: the site's, such as `America/New_York`: a day is like another by the clock there.
+        interval_s: over how long the site's meter is averaged; a whole part of an hour.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zone: str = Field(min_length=1, max_length=64)
+    interval_s: float = Field(default=900.0, ge=60.0, le=3600.0)
+
+    @field_validator("interval_s")
+    @classmethod
+    def _divides_an_hour(cls, interval_s: float) -> float:
+        if 3600.0 % interval_s:
+            raise ValueError(f"{interval_s:g} s is no whole part of an hour")
+        return interval_s
+
+
 class FlexSettings(BaseModel):
     """Where the bus is, whom we believe on it, and which feeds are ours.
 
@@ -71,6 +92,7 @@ class FlexSettings(BaseModel):
         ramp: how fast the site moves; without it the schedule has no ramps.
         openadr: a utility's VTN, where there is one.
         notice_s: the notice that the site was promised; a target with less is remarked upon.
+        settlement: keep the site's metered intervals; None: a settlement needs a CSV of the meter.
         publish: who we are where we send targets ourselves; None: we only listen.
     """
 
@@ -92,6 +114,7 @@ class FlexSettings(BaseModel):
     ramp: Ramp | None = None
     openadr: OpenAdrSettings | None = None
     notice_s: float = Field(default=0.0, ge=0.0)
+    settlement: SettlementSettings | None = None
     publish: PublishSettings | None = None
 
     @field_validator("trusted")
