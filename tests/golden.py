@@ -35,8 +35,9 @@ from interlock_servers.exchange.server import exchange_face
 from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
 from interlock_servers.exchange.upstream import upstream_face
 from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.isv import isv_face, sending
 from interlock_servers.flex.server import flex_face
-from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.settings import FlexSettings, PublishSettings
 from interlock_servers.flex.twin import make_key, write_jwks
 from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
@@ -54,7 +55,8 @@ from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange")  # its further servers
+# The further servers of a component.
+PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {"grid_isv": "flex"}
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -69,6 +71,9 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     mqtt = MqttSettings(brokers=("mqtt://127.0.0.1:1",), client_id="golden")
     key = make_key("golden-1")
     isv = "//grid/v1/isv/golden"
+    key_file = folder / "isv.json"
+    key_file.write_text(json.dumps(key.key.as_dict(private=True)))
+    publish = PublishSettings(identifier="golden", mqtt=mqtt, key_file=key_file, kid=key.kid)
     exchange = ExchangeClient(ExchangeSettings(mqtt=mqtt, site_id="lab"), clock)
     flex = FlexClient(
         FlexSettings(
@@ -77,6 +82,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
             trusted={isv: (key.kid,)},
             site_id="lab",
             feeds=("feed-a",),
+            publish=publish,
         ),
         clock,
     )
@@ -95,7 +101,8 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         not_ready={"Status": 0, "Available": 0},
     )
     asked = requesting(exchange, asks, store, clock)
-    operations = (*own, *asked.operations)
+    sends = sending(flex, publish, store, facts, clock)
+    operations = (*own, *asked.operations, *sends.operations)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -114,6 +121,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "bms": bms_face(asked.operations, asked.wires, guard=guard, who=who),
         "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
+        "grid_isv": isv_face(sends.operations, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
     }
 

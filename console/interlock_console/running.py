@@ -16,6 +16,7 @@ from interlock_console.settings import InterlockSettings, local_person, roles_of
 from interlock_evals.factory import Addresses, running_factory, scenario_in
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.checkpoint_sink import SinkSettings
+from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.serving import agent_principal, serve_http, serve_stdio
 from interlock_servers.site import SiteSettings, connections, open_site
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow
@@ -164,6 +165,8 @@ def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
             client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
             mqtt = component.mqtt.model_copy(update={"client_id": client_id})
             update[name] = component.model_copy(update={"mqtt": mqtt})
+    if isinstance(flex := update.get("flex"), FlexSettings):  # who only looks sends nothing
+        update["flex"] = flex.model_copy(update={"publish": None})
     return _without_a_beat(site.model_copy(update=update))
 
 

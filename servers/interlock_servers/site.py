@@ -1,11 +1,11 @@
 """One site put together: components, guard, worker and ledger, on one injected clock."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +41,10 @@ from interlock_servers.federation.joined import Federation
 from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.facts import FlexFacts
+from interlock_servers.flex.isv import NAME as GRID_ISV
+from interlock_servers.flex.isv import Sending, isv_face, sending
+from interlock_servers.flex.meter_record import FILE_NAME as SITE_METER
+from interlock_servers.flex.meter_record import MeterRecord
 from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
@@ -91,6 +95,7 @@ class Site:
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
     requesting: Requesting | None = None
+    sending: Sending | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
         """Note a configured component; whether it is offered."""
@@ -183,7 +188,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = asks = None
+        exchange = flex = dps = asks = sends = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -195,6 +200,9 @@ async def open_site(
                 FlexClient(settings.flex, clock, folder=settings.data_dir)
             )
             facts.add(FlexFacts(flex, clock))
+            if (ours := settings.flex.publish) is not None:
+                sends = sending(flex, ours, authority.store, facts, clock)
+                facts.add(sends.facts)
         if settings.maxlps is not None:
             dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
             facts.add(
@@ -215,7 +223,8 @@ async def open_site(
         facts.add(federation.facts)
         own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
-        operations = (*own, *asked, *federation.operations)
+        sent = () if sends is None else sends.operations
+        operations = (*own, *asked, *sent, *federation.operations)
         alerts = _alerts(settings, authority, clock)
         guard = Guard(
             store=authority.store,
@@ -233,7 +242,7 @@ async def open_site(
         site = Site(
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )
-        site.requesting = asks
+        site.requesting, site.sending = asks, sends
         if exchange is not None:
             if site.offers("exchange", only):
                 site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
@@ -258,6 +267,8 @@ async def open_site(
         if flex is not None:
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
+            if sends is not None and site.offers(GRID_ISV, only):
+                site.faces[GRID_ISV] = isv_face(sent, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
         for face in federation.faces(guard, who):
             if site.offers(face.component, only):
@@ -267,7 +278,11 @@ async def open_site(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
-        alongside = () if asks is None or not asked else (asks.wires.holder.run,)
+        alongside = [
+            *(() if asks is None or not asked else (asks.wires.holder.run,)),
+            *(() if sends is None else (sends.publisher.run,)),
+            *_recording(settings, facts, clock),
+        ]
         tasks.start_soon(Worker(guard, alongside=alongside).run)
         if alerts is not None:
             tasks.start_soon(alerts.run)
@@ -275,6 +290,15 @@ async def open_site(
             yield site
         finally:
             tasks.cancel_scope.cancel()
+
+
+def _recording(
+    settings: SiteSettings, facts: FactRegistry, clock: Clock
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """What keeps the site's meter for settlements, where that is wanted."""
+    if settings.flex is not None and (kept := settings.flex.settlement) is not None:
+        site_id, path = settings.rules.site_id, settings.data_dir / SITE_METER
+        yield MeterRecord(facts, site_id, clock, path, kept.interval_s).run
 
 
 def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alerts | None:

@@ -59,6 +59,15 @@ PERMITS = {
         {"reach": {"power_rise_w": 1, "power_taken_from": {"job-2"}}},
         {"reach": {"power_rise_w": 1}},
     ),
+    "all-feeds-needs-two-operators": Edge(
+        {"reach": {"all_feeds": True}}, {"reach": {"all_feeds": True, "open_ended": True}}
+    ),
+    "no-end-needs-two-operators": Edge(
+        {"reach": {"open_ended": True}}, {"reach": {"all_feeds": True, "open_ended": True}}
+    ),
+    "all-feeds-without-end-needs-three-operators": Edge(
+        {"reach": {"all_feeds": True, "open_ended": True}}, {"reach": {"all_feeds": True}}
+    ),
     "disruptive-needs-two-operators": Edge(
         {"effect": Effect.DISRUPTIVE}, {"effect": Effect.REVERSIBLE}
     ),

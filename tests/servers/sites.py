@@ -1,5 +1,6 @@
 """The lab with every wire real and a clock that stands still, met through MCP as an agent does."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,15 @@ from interlock_plant.load import SyntheticLoad
 from interlock_plant.plant import Plant
 from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
 from interlock_servers.exchange.twin import ExchangeTwin
-from interlock_servers.flex.settings import FlexSettings
-from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
+from interlock_servers.flex.settings import FlexSettings, PublishSettings
+from interlock_servers.flex.twin import (
+    FlexAgentTwin,
+    GridIsvTwin,
+    TwinKey,
+    jwks,
+    make_key,
+    write_jwks,
+)
 from interlock_servers.identity import SCOPE_PROPOSE, SCOPE_READ
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
@@ -36,6 +44,8 @@ INTEGRATION = "ACME"
 PATIENCE_S = 20.0  # of the machine's time
 DPS_DEADLINE_S = 2.0
 FEEDS = ("feed-a", "feed-b")
+ISV = "//grid/v1/isv/interlock"  # who we are where we send targets
+ECHO_WITHIN_S = 2.0
 AGENT = Principal(
     id="agent:power",
     kind=PrincipalKind.AGENT,
@@ -145,12 +155,14 @@ class Lab:
         await self.grid.set_target(limit_w)
         await self.until("flex", "grid_limit", lambda grid: grid.get("limit_w") == limit_w)
 
-    async def approve(self, change: dict[str, Any]) -> None:
-        """An operator votes yes."""
+    async def approve(self, change: dict[str, Any], people: int = 1) -> None:
+        """As many operators vote yes."""
         row = await self.site.guard.get(change["change_id"])
-        await self.site.approvals.vote(
-            OPERATOR, row.change_id, approve=True, shown_digest=row.binding_digest or ""
-        )
+        for number in range(people):
+            voter = OPERATOR.model_copy(update={"id": f"{OPERATOR.id}{'-' * number}"})
+            await self.site.approvals.vote(
+                voter, row.change_id, approve=True, shown_digest=row.binding_digest or ""
+            )
 
     async def end_of(self, change: dict[str, Any], within_s: int = 200) -> Change:
         """The change at its end, at most `within_s` simulated seconds from now."""
@@ -188,18 +200,20 @@ class Lab:
 
 @asynccontextmanager
 async def open_lab(
-    folder: Path, *, bundle: str = "supervised", requests: bool = False
+    folder: Path, *, bundle: str = "supervised", requests: bool = False, sends: bool = False
 ) -> AsyncIterator[Lab]:
     """64 nodes at work, every meter and the grid known, nothing limited.
 
-    With `requests` the BMS lets itself be asked, and our heartbeat is on the bus.
+    With `requests` the BMS lets itself be asked, and our heartbeat is on the bus; with `sends` we
+    are an ISV that the Flex Agent obeys.
     """
     site = lab_site()
     jobs = lab_jobs(site)
     clock = CountingClock(START)
     plant = ListenedPlant(site, jobs, seed=7, start=START, load=SyntheticLoad(jobs, seed=7))
     isv_key, agent_key = make_key("acme-1"), make_key("maxlps-1")
-    keys = write_jwks(folder / "jwks.json", [isv_key, agent_key])
+    our_key = make_key("interlock-1")
+    keys = write_jwks(folder / "jwks.json", [isv_key, agent_key, our_key])
     async with AsyncExitStack() as stack:
         brokers = await stack.enter_async_context(AsyncExitStack())
         broker = await brokers.enter_async_context(local_broker())
@@ -207,7 +221,7 @@ async def open_lab(
         bms = await stack.enter_async_context(ExchangeTwin(plant, broker, clock, integration=named))
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         grid = GridIsvTwin(broker, isv_key, clock)
-        agent = FlexAgentTwin(broker, plant, agent_key, jwks([isv_key]), clock)
+        agent = FlexAgentTwin(broker, plant, agent_key, jwks([isv_key, our_key]), clock)
         await stack.enter_async_context(grid)
         await stack.enter_async_context(agent)
         settings = SiteSettings(
@@ -222,9 +236,14 @@ async def open_lab(
             flex=FlexSettings(
                 mqtt=_mqtt(broker, "flex"),
                 jwks_file=keys,
-                trusted={grid.source: (isv_key.kid,), agent.source: (agent_key.kid,)},
+                trusted={
+                    grid.source: (isv_key.kid,),
+                    agent.source: (agent_key.kid,),
+                    ISV: (our_key.kid,),
+                },
                 site_id="lab",
                 feeds=FEEDS,
+                publish=_may_send(broker, folder, our_key) if sends else None,
             ),
             maxlps=MaxlpsSettings(
                 address=dps.address, tls=False, site_id="lab", deadline_s=DPS_DEADLINE_S
@@ -241,7 +260,21 @@ async def open_lab(
         if requests:
             lab.sleepers += 1  # who holds requests
             await lab.until_heard()
+        if sends:
+            lab.sleepers += 1  # who keeps the connection of the ISV
         yield lab
+
+
+def _may_send(broker: str, folder: Path, key: TwinKey) -> PublishSettings:
+    key_file = folder / "isv.json"
+    key_file.write_text(json.dumps(key.key.as_dict(private=True)))
+    return PublishSettings(
+        identifier=ISV.rpartition("/")[2],
+        mqtt=_mqtt(broker, "isv"),
+        key_file=key_file,
+        kid=key.kid,
+        echo_within_s=ECHO_WITHIN_S,
+    )
 
 
 def _may_ask(broker: str) -> RequestSettings:

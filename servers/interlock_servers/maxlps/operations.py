@@ -33,6 +33,7 @@ from interlock_tools.operation import (
 
 GRID_LIMIT, METER_POWER = "grid.limit", "meter.power"
 GRID_EVENT, GRID_EVENT_KIND, EVENT_OPEN = "grid.event", "grid_event", "open"
+GRID_TERMS = "grid.terms"  # of the same event: whether it leaves out its feeds, or its end
 IDENTITY_AGE_S = 60.0
 LIMITS_AGE_S = 30.0
 GRID_AGE_S = 30.0
@@ -318,11 +319,24 @@ class SetCaps(LimitOperation[SetCapsArguments]):
 
     def claims(self, arguments: SetCapsArguments) -> tuple[Claim, ...]:
         """That the grid asks for it, where the caller says so."""
-        if arguments.for_event_id is None:
-            return ()
-        event = Target(kind=GRID_EVENT_KIND, id=arguments.for_event_id)
-        need = FactNeed(kind=GRID_EVENT, subject=event, max_age_s=GRID_AGE_S)
-        return (Claim(need=need, value=EVENT_OPEN),)
+        return tuple(
+            Claim(need=need.model_copy(update={"kind": GRID_EVENT}), value=EVENT_OPEN)
+            for need in _terms_of(arguments)
+        )
+
+    def facts(self, arguments: SetCapsArguments) -> tuple[FactNeed, ...]:
+        """Also the terms of the event that it follows."""
+        return (*super().facts(arguments), *_terms_of(arguments))
+
+    def blast_radius(self, arguments: SetCapsArguments, facts: FactSet) -> BlastRadius:
+        """With what the event leaves out: that is a decision beside its watts."""
+        reach = super().blast_radius(arguments, facts)
+        for need in _terms_of(arguments):
+            terms = facts.value(need.kind, need.subject) or {}  # of none that is open: the most
+            reach = reach.model_copy(
+                update={name: terms.get(name, True) for name in ("all_feeds", "open_ended")}
+            )
+        return reach
 
     def caps(self, arguments: SetCapsArguments, picture: Picture) -> Caps:
         """The map itself."""
@@ -351,6 +365,13 @@ def maxlps_operations(
 ) -> tuple[LimitOperation[Any], ...]:
     """Everything that may change here."""
     return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+
+
+def _terms_of(arguments: SetCapsArguments) -> tuple[FactNeed, ...]:
+    if arguments.for_event_id is None:
+        return ()
+    event = Target(kind=GRID_EVENT_KIND, id=arguments.for_event_id)
+    return (FactNeed(kind=GRID_TERMS, subject=event, max_age_s=GRID_AGE_S),)
 
 
 def _taken_from(picture: Picture, caps: Caps) -> frozenset[str]:
