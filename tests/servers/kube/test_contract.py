@@ -240,8 +240,8 @@ async def test_an_eviction_may_be_refused_by_a_budget(cluster: AnyCluster) -> No
         }
         await client.create(DISRUPTION_BUDGETS, budget, namespace="default")
         running = await client.get(PODS, name, "default")
-        ready = [{"type": "Ready", "status": "True"}]
-        become = [
+        ready: list[Json] = [{"type": "Ready", "status": "True"}]
+        become: list[Json] = [
             {"op": "add", "path": "/status/phase", "value": "Running"},
             {"op": "add", "path": "/status/conditions", "value": ready},
         ]
