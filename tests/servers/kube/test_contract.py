@@ -67,6 +67,7 @@ def name_of(raw: Json) -> str:
     return str(raw["metadata"]["name"])
 
 
+@pytest.mark.trap("KU-02")
 async def test_a_patch_of_what_changed_meanwhile_is_a_conflict(cluster: AnyCluster) -> None:
     """Somebody else was there first: nothing is overwritten."""
     async with client_of(cluster) as client:
@@ -78,6 +79,7 @@ async def test_a_patch_of_what_changed_meanwhile_is_a_conflict(cluster: AnyClust
         assert (await client.get(NODES, name))["spec"]["unschedulable"] is True
 
 
+@pytest.mark.trap("KU-03")
 async def test_a_patch_of_a_node_made_anew_under_its_name_is_a_conflict(
     cluster: AnyCluster,
 ) -> None:
@@ -93,6 +95,7 @@ async def test_a_patch_of_a_node_made_anew_under_its_name_is_a_conflict(
             await client.delete(NODES, name, seen=seen)
 
 
+@pytest.mark.trap("KU-01")
 async def test_a_rehearsal_changes_nothing_and_finds_what_is_wrong(cluster: AnyCluster) -> None:
     """`dryRun=All` is the API server's own word on whether it would take it."""
     async with client_of(cluster) as client:
@@ -111,6 +114,7 @@ async def test_a_rehearsal_changes_nothing_and_finds_what_is_wrong(cluster: AnyC
         assert name_of(await client.get(NODES, name)) == name
 
 
+@pytest.mark.trap("KU-17")
 async def test_a_failed_test_of_a_patch_changes_nothing(cluster: AnyCluster) -> None:
     """A caller may pin what it saw of a single field too."""
     async with client_of(cluster) as client:
@@ -170,6 +174,7 @@ async def test_a_cache_follows_what_others_do(cluster: AnyCluster) -> None:
         assert told[-1] == f"{name_of(first)} False"
 
 
+@pytest.mark.trap("KU-10")
 async def test_a_kind_that_is_not_served_is_told_and_found_once_it_is(
     cluster: AnyCluster,
 ) -> None:
@@ -190,6 +195,7 @@ async def test_a_kind_that_is_not_served_is_told_and_found_once_it_is(
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.trap("KU-11")
 async def test_a_kind_served_in_other_versions_only_says_which(cluster: AnyCluster) -> None:
     """An upgrade of a component is told by name, not read wrongly."""
     group = f"{fresh('g')}.interlock.test"
@@ -200,6 +206,7 @@ async def test_a_kind_served_in_other_versions_only_says_which(cluster: AnyClust
             await client.get(kind, "one")
 
 
+@pytest.mark.trap("KU-12")
 async def test_apply_owns_its_fields_and_is_never_forced(cluster: AnyCluster) -> None:
     """What another manager holds is a conflict that names it."""
     name = fresh("map")
@@ -229,6 +236,7 @@ async def test_a_scale_is_set_for_the_scale_that_was_seen(cluster: AnyCluster) -
             await client.scale(DEPLOYMENTS, name, 9, seen=seen, namespace="default")
 
 
+@pytest.mark.trap("KU-08")
 async def test_an_eviction_may_be_refused_by_a_budget(cluster: AnyCluster) -> None:
     """A budget that allows no disruption now is heard, and the pod stays."""
     async with client_of(cluster) as client:
@@ -253,6 +261,7 @@ async def test_an_eviction_may_be_refused_by_a_budget(cluster: AnyCluster) -> No
         assert name_of(await client.get(PODS, name, "default")) == name
 
 
+@pytest.mark.trap("KU-07")
 async def test_a_pod_without_a_budget_is_evicted(cluster: AnyCluster) -> None:
     """It goes, and a rehearsal before leaves it."""
     async with client_of(cluster) as client:
