@@ -1,7 +1,7 @@
-"""The part of kustomize that our overlays use, so that they can be read where there is no kubectl.
+"""The part of kustomize that our overlays use, readable where there is no kubectl.
 
-`bases`, `resources` and `configMapGenerator` with files; anything else is an error here. The name of
-a generated ConfigMap ends in a digest of its content, as kustomize has it, though not in the same.
+`bases`, `resources` and `configMapGenerator` with files; anything else is an error here. The name
+of a generated ConfigMap ends in a digest of its content, as with kustomize, though another one.
 """
 
 import hashlib

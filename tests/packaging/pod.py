@@ -163,7 +163,9 @@ def _environment(
     for each in container.get("env", ()):
         source: Any = each["valueFrom"]
         if "secretKeyRef" in source:
-            made[each["name"]] = secrets[source["secretKeyRef"]["name"]][source["secretKeyRef"]["key"]]
+            made[each["name"]] = secrets[source["secretKeyRef"]["name"]][
+                source["secretKeyRef"]["key"]
+            ]
         elif source["fieldRef"]["fieldPath"] == "metadata.name":
             made[each["name"]] = pod
     return made

@@ -72,7 +72,7 @@ def test_the_settings_of_an_overlay_are_valid_and_as_careful_as_its_name(overlay
 async def test_each_replica_has_a_client_id_of_its_own_and_keys_that_only_it_can_read(
     tmp_path: Path,
 ) -> None:
-    """A broker ends the connection of whoever had the id before; a key that others read is refused."""
+    """A broker drops whoever had the id before; a key that others may read is refused."""
     objects = rendered(OVERLAYS / "guarded-postgresql")
     secrets: Secrets = {
         "interlock": {"exchange-token": "not-a-token"},

@@ -68,7 +68,9 @@ def test_a_right_too_many_and_one_too_few_are_both_seen() -> None:
 
 def test_no_server_declares_what_is_forbidden() -> None:
     """Secrets, wildcards and ways to more rights are nobody's need."""
-    asked = {right_of(access) for group in (READS, WRITES) for one in group.values() for access in one}
+    asked = {
+        right_of(access) for group in (READS, WRITES) for one in group.values() for access in one
+    }
 
     assert not asked & {right_of(access) for access in FORBIDDEN}
     assert not {right for right in asked if right.resource == "secrets" or "*" in right}
