@@ -94,7 +94,7 @@ class OneGpu(Page):
 class Held(Row):
     """One cause for one GPU."""
 
-    identity: ClassVar[tuple[str, ...]] = ("node_id", "gpu", "cause")
+    identity: ClassVar[tuple[str, ...]] = ("node_id", "gpu", "cause", "says")
 
     node_id: PlantName
     gpu: int | None = None
