@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from interlock_agents.connection import Servers
 from interlock_evals.node_agents import power_settings
 from interlock_guardrails.rules import SiteRules
+from interlock_plant import JobClass
 from interlock_plant.halls import hall_site, lab_site
-from interlock_plant.jobs import Job, JobClass, lab_jobs
+from interlock_plant.jobs import Job, lab_jobs
 from interlock_plant.load import SyntheticLoad
 from interlock_plant.plant import Plant
 from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
@@ -36,6 +37,7 @@ from tests.servers.devices.nodes import Nodes, StepClock, running
 
 START = datetime(2026, 9, 1, 6, 0, tzinfo=UTC)
 INTEGRATION = "ACME"
+FEEDS = ("feed-a", "feed-b")
 HOLD_S = 60.0  # of a cap on a node
 FOUR_NODES = (
     Job("pretrain", "aurora", JobClass.TRAIN, tuple(range(24))),

@@ -136,11 +136,8 @@ class NodePowerClient:
         """Power and limits of these nodes; one that is not fresh is absent, as one that is dark.
 
         The power of a whole node is not known to its GPUs.
-
-        Raises:
-            NotFoundError: a node without an agent.
         """
-        asked = sorted(set(node_ids))
+        asked = sorted(set(node_ids) & set(self._nodes.node_ids))
         if not asked:
             return {}
         views = await self._nodes.read(asked)
@@ -157,7 +154,7 @@ class NodePowerClient:
 
     async def nodes_status(self, node_ids: Iterable[str]) -> dict[str, NodeStatus]:
         """Whether these nodes may be written to, and why not."""
-        asked = sorted(set(node_ids))
+        asked = sorted(set(node_ids) & set(self._nodes.node_ids))
         group_of = {node: group.name for group in self._settings.groups for node in group.node_ids}
         views = await self._nodes.read(asked) if asked else {}
         return {

@@ -7,13 +7,18 @@ a name, and in doubt a GPU is at its safe value.
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from interlock_guardrails.engine import create_store_engine, create_tables
 from interlock_guardrails.store import Store
+from interlock_servers.devices.agent import NodeAgent
 from interlock_servers.devices.client import NodeClient
 from interlock_servers.devices.node_models import Cap
+from interlock_servers.devices.nvml import NvmlHost
+from interlock_servers.devices.server import NodeServer
 from interlock_servers.devices.twin import GpuFault
+from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_servers.maxlps.holding import CapHolder
 from interlock_servers.maxlps.node_power import NodePowerClient
 from interlock_servers.maxlps.node_settings import NodePowerSettings
@@ -217,9 +222,65 @@ async def test_a_silent_interlock_leaves_every_gpu_at_its_safe_value(lab: Lab) -
     assert all(limits_w(lab, node_id) == {SAFE_W} for node_id in TRAINING)
 
 
+@pytest.mark.trap("DV-G04")
+async def test_a_raise_whose_end_cannot_be_brought_is_let_go_to_the_safe_value(lab: Lab) -> None:
+    """Nobody renews what is overdue, so the node's own end comes, as soon as the device lets it."""
+    nodes = nodes_of(lab)
+    assert (await set_caps(lab, TRAINING, 400)).state is ChangeState.SUCCEEDED
+    raised = await set_caps(lab, TRAINING[:1], 600, expires_in_s=30)
+    assert raised.state is ChangeState.SUCCEEDED
+    nodes.twins[ONE].inject(GpuFault.REFUSES)
+    for _ in range(30 + 60 + 2 * int(HOLD_S)):
+        await lab.second()
+
+    assert limits_w(lab, ONE) == {600.0}  # nothing can move it now, and it is said
+    assert f"{raised.change_id} has ended and was not taken back" in lab.says("devices")
+    nodes.twins[ONE].repair(GpuFault.REFUSES)
+    await lab.second()
+    assert limits_w(lab, ONE) == {SAFE_W}
+    assert limits_w(lab, TRAINING[1]) == {400.0}
+
+
+async def test_an_agent_that_dies_and_comes_back_goes_on_with_its_caps(lab: Lab) -> None:
+    """Killed, not stopped: what it held stands in its file, and our sign of life finds it again."""
+    nodes = nodes_of(lab)
+    assert (await set_caps(lab, TRAINING, 400)).state is ChangeState.SUCCEEDED
+    left = nodes.agents[ONE].settings.state_file.read_text("utf-8")
+    dead = nodes.agents.pop(ONE)
+    await nodes.servers.pop(ONE).__aexit__(None, None, None)
+    for _ in range(20):
+        await lab.second()
+    listed = await lab.call("devices", "list_hosts")
+    assert listed["nodes"][0]["state"] == "stale"
+    assert f"{ONE} does not answer" in lab.says("devices")
+    settings = dead.settings.model_copy(
+        update={"listen": nodes.addresses[ONE], "state_file": nodes.folder / "again.json"}
+    )
+    settings.state_file.write_text(left, "utf-8")
+
+    library = NvmlTwin(nodes.twins[ONE])
+    agent = NodeAgent(
+        settings, nodes.clock, lambda: NvmlHost(nodes.clock, library), takes_writes=True
+    )
+    async with agent, NodeServer(agent, nodes.clock):
+        nodes.agents[ONE] = agent
+        for _ in range(int(HOLD_S / 2)):  # gRPC comes back by the machine's time, not by ours
+            await lab.second()
+            await anyio.sleep(0.1)
+            listed = await lab.call("devices", "list_hosts")
+            if listed["nodes"][0]["state"] == "fresh":
+                break
+        for _ in range(2 * int(HOLD_S)):
+            await lab.second()
+        assert limits_w(lab, ONE) == {400.0}
+        assert len(agent.answer().held) == 8
+        del nodes.agents[ONE]
+
+
 # ── two masters ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.trap("DV-G05")
 async def test_where_another_controller_holds_a_gpu_nothing_is_sent_anywhere(lab: Lab) -> None:
     """Two masters of one GPU would fight; the other one is named."""
     nodes = nodes_of(lab)
