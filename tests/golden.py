@@ -28,6 +28,8 @@ from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_policies.bundles import load_bundle
+from interlock_servers.devices.client import NodeClient
+from interlock_servers.devices.settings import NodeSettings, NodesSettings
 from interlock_servers.exchange.attached import requesting
 from interlock_servers.exchange.bms import bms_face, isolation_face
 from interlock_servers.exchange.client import ExchangeClient
@@ -41,6 +43,7 @@ from interlock_servers.flex.settings import FlexSettings, PublishSettings
 from interlock_servers.flex.twin import make_key, write_jwks
 from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.gpu_face import devices_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -56,7 +59,10 @@ from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
 # The further servers of a component.
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {"grid_isv": "flex"}
+PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {
+    "grid_isv": "flex",
+    "devices": "maxlps",
+}
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -87,6 +93,8 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         clock,
     )
     dps = DpsClient(MaxlpsSettings(address="127.0.0.1:1", tls=False, site_id="lab"), clock)
+    node = NodeSettings(node_id="node-001", address="127.0.0.1:1", tls=False)
+    nodes = NodeClient(NodesSettings(nodes=(node,)), clock)
     facts = FactRegistry()
     own = maxlps_operations(dps, facts, "lab")
     engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
@@ -123,6 +131,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
         "grid_isv": isv_face(sends.operations, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
+        "devices": devices_face(nodes, facts=facts, site_id="lab", guard=guard, who=who),
     }
 
 

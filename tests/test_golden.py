@@ -19,6 +19,7 @@ async def test_what_a_model_sees_is_what_was_read_in_a_diff() -> None:
         "flex",
         "grid_isv",
         "maxlps",
+        "devices",
     }
     assert golden.changed(seen) == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from interlock_guardrails.approvals import Approvals
 from interlock_guardrails.autonomy import Autonomy
@@ -48,17 +48,17 @@ from interlock_servers.flex.meter_record import MeterRecord
 from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
-from interlock_servers.maxlps.client import DpsClient
-from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.attached import Powering, powering
+from interlock_servers.maxlps.gpu_face import devices_face
+from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
-from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.offer import Face
 from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
 
 
-class SiteSettings(BaseModel):
+class SiteSettings(PowerTables):
     """Everything that a site is made from; frozen, read once.
 
     `data_dir` keeps the store, the keys and the published checkpoints; `store_url`, or the variable
@@ -76,7 +76,6 @@ class SiteSettings(BaseModel):
     sinks: SinkSettings = SinkSettings()
     alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
-    maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
     federated: FederatedServers = ()
 
@@ -188,7 +187,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = asks = sends = None
+        exchange = flex = asks = sends = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -203,16 +202,17 @@ async def open_site(
             if (ours := settings.flex.publish) is not None:
                 sends = sending(flex, ours, authority.store, facts, clock)
                 facts.add(sends.facts)
-        if settings.maxlps is not None:
-            dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
-            facts.add(
-                MaxlpsFacts(
-                    dps,
-                    settings.rules.site_id,
-                    loops=settings.maxlps.loops,
-                    tenants_least_w=settings.maxlps.tenants_least_w,
-                )
+        gpus = await stack.enter_async_context(
+            powering(
+                settings.maxlps,
+                settings.devices,
+                authority.store,
+                clock,
+                settings.rules.site_id,
             )
+        )
+        if gpus.facts is not None:
+            facts.add(gpus.facts)
         federation = Federation(
             settings.federated,
             store=authority.store,
@@ -221,11 +221,12 @@ async def open_site(
             clock=clock,
         )
         facts.add(federation.facts)
-        own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        power = gpus.power
+        own = () if power is None else maxlps_operations(power, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
         sent = () if sends is None else sends.operations
         operations = (*own, *asked, *sent, *federation.operations)
-        alerts = _alerts(settings, authority, clock)
+        alerts = _alerts(settings, authority, clock, gpus)
         guard = Guard(
             store=authority.store,
             ledger=authority.ledger,
@@ -254,7 +255,7 @@ async def open_site(
             if isolates and asked and site.offers("isolation", only):
                 site.faces["isolation"] = isolation_face(asked, guard=guard, who=who)
             site.health.append(partial(_exchange_health, exchange, asks))
-        if dps is not None:
+        if power is not None:
             if site.offers("maxlps", only):
                 site.faces["maxlps"] = maxlps_face(
                     own,
@@ -263,7 +264,18 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
-            site.health.append(partial(Connection, "maxlps", True, "DPS answers by reflection"))
+            site.health.append(partial(_power_health, gpus))
+        if gpus.nodes is not None:
+            if site.offers("devices", only):
+                site.faces["devices"] = devices_face(
+                    gpus.nodes,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
+            site.health.append(partial(_devices_health, gpus))
+            await gpus.look()
         if flex is not None:
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
@@ -279,6 +291,7 @@ async def open_site(
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
         alongside = [
+            *gpus.alongside,
             *(() if asks is None or not asked else (asks.wires.holder.run,)),
             *(() if sends is None else (sends.publisher.run,)),
             *_recording(settings, facts, clock),
@@ -301,7 +314,9 @@ def _recording(
         yield MeterRecord(facts, site_id, clock, path, kept.interval_s).run
 
 
-def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alerts | None:
+def _alerts(
+    settings: SiteSettings, authority: Authority, clock: Clock, gpus: Powering
+) -> Alerts | None:
     if settings.alerts is None:
         return None
     return Alerts(
@@ -310,6 +325,7 @@ def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alert
         store=authority.store,
         break_glass=authority.break_glass,
         clock=clock,
+        nodes=gpus.notes,
     )
 
 
@@ -329,6 +345,17 @@ def _exchange_health(client: ExchangeClient, asks: Requesting | None) -> Connect
     alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
     may = "it is only listened to" if asks is None else asks.says()
     return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}; {may}")
+
+
+def _power_health(gpus: Powering) -> Connection:
+    if gpus.holder is None:
+        return Connection("maxlps", True, "DPS answers by reflection")
+    return Connection("maxlps", gpus.holder.trouble is None, f"limits are set by {gpus.by}")
+
+
+def _devices_health(gpus: Powering) -> Connection:
+    works, says = gpus.says()
+    return Connection("devices", works, says)
 
 
 def _flex_health(client: FlexClient) -> Connection:

@@ -321,13 +321,14 @@ async def test_the_text_and_the_structure_say_the_same(offered: Offered) -> None
 
 async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
     """Every face of a real site: no name, description or argument that approves or resumes."""
-    async with open_lab(tmp_path, requests=True) as lab:
+    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as lab:
         assert set(lab.clients) == {
             "exchange",
             "dsx_exchange",
             "bms",
             "isolation",
             "maxlps",
+            "devices",
             "flex",
         }
         for client in lab.clients.values():
@@ -342,7 +343,7 @@ async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
 
 async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
     """Every tool of every server is called while a change waits; it waits on, and nothing acts."""
-    async with open_lab(tmp_path, requests=True) as lab:
+    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as lab:
         change = await lab.propose("set_caps", gpu_cap_w_by_node={"node-001": 500})
         assert change["state"] == "awaiting_approval"
         cdu, rack, why = {"cdu_id": "cdu-1"}, {"rack_id": "rack-01"}, {"reason": "a test"}
@@ -370,6 +371,8 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
             },
             "withdraw_readiness": {"point": "Status", **why},
             "what_if": {"lose": ["pdu-2"]},
+            "get_gpu": {"node_id": "node-001", "gpu": 0},
+            "why_slow": {"node_id": "node-001"},
         }
         called = 0
         for component, client in lab.clients.items():

@@ -19,6 +19,7 @@ from interlock_servers.maxlps.models import (
     TopologyRef,
     power_tree,
 )
+from interlock_servers.maxlps.port import Limits
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.wire import (
     allocation_of,
@@ -36,8 +37,6 @@ from interlock_servers.transports.grpc_record import Record
 from interlock_servers.transports.grpc_reflection import ReflectedChannel, quoted
 from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError, NotFoundError
-
-Limits = Mapping[str, Mapping[int, float | None]]
 
 _GROUPS = "/nvidia.dcpower.v1.ResourceGroupManagementService/"
 _TOPOLOGY = "/nvidia.dcpower.v1.TopologyManagementService/"
@@ -264,12 +263,13 @@ class DpsClient:
 
     # ── the write ─────────────────────────────────────────────────────────────────────────────
 
-    async def set_gpu_limits(self, limits: Limits) -> tuple[CapResult, ...]:
+    async def set_gpu_limits(self, limits: Limits, *, change_id: str = "") -> tuple[CapResult, ...]:
         """Set or clear limits, each of one GPU; sent once, never again.
 
         Args:
             limits: by node and GPU id, watts of that one GPU, or None to clear its limit, which
                 lets its power rise to whatever policy holds then.
+            change_id: the change that allows it; DPS has no place for it, the ledger has.
 
         Returns:
             What DPS says that it set, in the order asked. It may be clamped; what the devices
@@ -281,6 +281,7 @@ class DpsClient:
                 others may have been set: read back.
             UnavailableError: no answer; the state is unknown: read back.
         """
+        del change_id
         asked = {
             (node_id, gpu_id): watts
             for node_id, gpus in limits.items()

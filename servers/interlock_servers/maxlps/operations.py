@@ -1,7 +1,7 @@
 """What may change in power: the limits of a node's GPUs, set and released.
 
 A limit that goes down may starve work; one that goes up may break a budget. Both are computed from
-the facts, and whether it worked is asked of the facility's meters, not of DPS alone.
+the facts, and whether it worked is asked of the facility's meters, not of DPS or a node alone.
 """
 
 import math
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import Field
 
 from interlock_guardrails.facts import FactRegistry
-from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
 from interlock_servers.maxlps.models import CapResult
 from interlock_servers.maxlps.picture import Caps, Picture
+from interlock_servers.maxlps.port import Limits as SomeLimits
+from interlock_servers.maxlps.port import PowerPort
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
 from interlock_tools.fact import Claim, Fact, FactNeed, FactSet
@@ -42,7 +43,7 @@ METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
 METERS = "the facility's metering"
 SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
 SAME_W = 0.5  # devices take whole watts
-NODES_AT_ONCE = 128  # of one call to DPS
+NODES_AT_ONCE = 128  # of one call
 
 NodeId = Annotated[str, Field(min_length=1, max_length=200)]
 Watts = Annotated[int, Field(ge=1, le=10_000)]
@@ -98,8 +99,8 @@ class LimitOperation(Operation[A], Generic[A]):
     compensates = True
     compensation_repeats = True  # it looks first, and lowers only what is still raised
 
-    def __init__(self, dps: DpsClient, facts: FactRegistry, site_id: str) -> None:
-        self._dps = dps
+    def __init__(self, power: PowerPort, facts: FactRegistry, site_id: str) -> None:
+        self._power = power
         self._facts = facts
         self._site = Target(kind="site", id=site_id)
 
@@ -112,7 +113,7 @@ class LimitOperation(Operation[A], Generic[A]):
         return self._site
 
     def facts(self, arguments: A) -> tuple[FactNeed, ...]:
-        """Tree, groups and limits from DPS, the grid's limit, and a meter that lives."""
+        """Tree, groups and limits, the grid's limit, and a meter that lives."""
         ages = {
             POWER_TOPOLOGY: IDENTITY_AGE_S,
             POWER_GROUPS: IDENTITY_AGE_S,
@@ -161,7 +162,7 @@ class LimitOperation(Operation[A], Generic[A]):
         A GPU whose present limit is not known may rise, so it waits too.
 
         Raises:
-            ComponentError: DPS failed for some GPU; some limits may be set.
+            ComponentError: some GPU did not take its limit; others may have.
             UnavailableError: no answer; the state is unknown.
         """
         picture = await self._picture()
@@ -176,14 +177,14 @@ class LimitOperation(Operation[A], Generic[A]):
                     lower.setdefault(node_id, {})[gpu_id] = float(watts)
         for part in (lower, raise_):
             if part:
-                await self._set(part)
+                await self._set(part, key)
         return {"nodes_lowered": len(lower), "nodes_raised": len(raise_), "key": key}
 
     async def read_back(self, arguments: A) -> ReadBack:
-        """Compare what DPS says is set now with what was asked for.
+        """Compare what is said to be set now with what was asked for.
 
-        It never says no: where nothing is as asked, limits may still have moved (DPS clamps), and
-        bringing back finds out which.
+        It never says no: where nothing is as asked, limits may still have moved (one was clamped),
+        and bringing back finds out which.
         """
         picture = await self._picture()
         caps = self.caps(arguments, picture)
@@ -201,7 +202,7 @@ class LimitOperation(Operation[A], Generic[A]):
         wrong = [node_id for node_id in caps if not _is_set(picture, node_id, caps)]
         if wrong:
             evidence = {"nodes_not_set": sorted(wrong)[:20]}
-            return Verdict(held=Held.NOT_YET, source="DPS read back", evidence=evidence)
+            return Verdict(held=Held.NOT_YET, source="the limits read back", evidence=evidence)
         allowed_w = picture.allowed_w()
         views = [picture.nodes[node_id] for node_id in caps]
         pdus = {("pdu" if view.pdu_id else "site", view.pdu_id or self._site.id) for view in views}
@@ -227,7 +228,7 @@ class LimitOperation(Operation[A], Generic[A]):
             return Verdict(held=Held.NOT_YET, source=METERS, evidence={"above": over})
         return Verdict(held=Held.YES, source=METERS, evidence={"domains": seen})
 
-    async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
+    async def bring_back(self, arguments: A, before: FactSet, key: str) -> dict[str, Any]:
         """Take back what was raised. What was lowered stays low: that is the safe side.
 
         Raises:
@@ -245,20 +246,20 @@ class LimitOperation(Operation[A], Generic[A]):
                 elif _is_above(now_w.get(gpu_id), was_w, asked_w):
                     back.setdefault(node_id, {})[gpu_id] = float(int(was_w))
         if back:
-            await self._set(back)
+            await self._set(back, key)
         return {
             "nodes_lowered_again": sorted(back)[:20],
             "nodes_left_low": True,
             "nodes_unknown_before": sorted(set(unknown))[:20],
         }
 
-    async def _set(self, limits: Limits) -> None:
+    async def _set(self, limits: SomeLimits, key: str) -> None:
         """Write them, so many nodes at a time that the first caps hold while others are sent."""
         nodes = list(limits)
         results: list[CapResult] = []
         for begin in range(0, len(nodes), NODES_AT_ONCE):
             part = {node_id: limits[node_id] for node_id in nodes[begin : begin + NODES_AT_ONCE]}
-            results += await self._dps.set_gpu_limits(part)
+            results += await self._power.set_gpu_limits(part, change_id=key)
         clamped = [result for result in results if result.is_clamped]
         if clamped:
             first = clamped[0]
@@ -270,7 +271,7 @@ class LimitOperation(Operation[A], Generic[A]):
             )
 
     async def _picture(self) -> Picture:
-        """The site as DPS shows it now."""
+        """The site as it is shown now."""
         values: list[Any] = []
         for kind in (POWER_TOPOLOGY, POWER_GROUPS, POWER_GPU_LIMITS):
             need = FactNeed(kind=kind, subject=self._site, max_age_s=LIMITS_AGE_S)
@@ -361,10 +362,10 @@ class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
 
 
 def maxlps_operations(
-    dps: DpsClient, facts: FactRegistry, site_id: str
+    power: PowerPort, facts: FactRegistry, site_id: str
 ) -> tuple[LimitOperation[Any], ...]:
     """Everything that may change here."""
-    return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+    return (SetCaps(power, facts, site_id), ReleaseCaps(power, facts, site_id))
 
 
 def _terms_of(arguments: SetCapsArguments) -> tuple[FactNeed, ...]:

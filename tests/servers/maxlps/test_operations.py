@@ -330,7 +330,7 @@ async def test_caps_that_dps_takes_and_does_not_set_are_never_called_done(lab: L
 
     assert ended.state is ChangeState.COMPENSATED
     assert ChangeState.FAILED in states(ended)
-    assert ended.evidence["verified"]["source"] == "DPS read back"
+    assert ended.evidence["verified"]["source"] == "the limits read back"
     assert lab.writes() == 1
 
 
