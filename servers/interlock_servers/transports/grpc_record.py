@@ -71,6 +71,20 @@ class Record:
         """A whole number that may be 0; None where a field with presence is absent."""
         return None if self._is_absent(name) else int(self._get(name))
 
+    def word(self, name: str) -> str:
+        """The name of an enumeration's value, as the server calls it; a number without one as text.
+
+        A newer server may send values that its own description does not have.
+        """
+        number = int(self._get(name))
+        known = self._message.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number
+        return str(known[number].name) if number in known else str(number)
+
+    def which(self, group: str) -> str | None:
+        """Which field of a `oneof` is set; None where none is that this version knows."""
+        found = self._message.WhichOneof(group)
+        return None if found is None else str(found)
+
     def record(self, name: str) -> "Record | None":
         """A message within; None where absent."""
         return None if self._is_absent(name) else Record(self._get(name))

@@ -80,12 +80,29 @@ class ReflectedChannel:
     """
 
     def __init__(
-        self, settings: GrpcSettings, clock: Clock, *, component: str, needs: Iterable[MethodNeed]
+        self,
+        settings: GrpcSettings,
+        clock: Clock,
+        *,
+        component: str,
+        needs: Iterable[MethodNeed],
+        wants: Iterable[MethodNeed] = (),
     ) -> None:
+        """Describe the connection.
+
+        Args:
+            settings: where, and who we are.
+            clock: of the pause before a read is sent again.
+            component: whose errors these are.
+            needs: what the server must have, or it is refused at connect.
+            wants: what it may lack, of services that are needed anyway: the call is refused then.
+        """
         self._settings = settings
         self._clock = clock
         self._component = component
         self._needs = tuple(needs)
+        self._wants = tuple(wants)
+        self._lacks: dict[str, str] = {}
         self._methods: dict[str, _Method] = {}
         self._pool = DescriptorPool()
         self._channel: grpc.aio.Channel | None = None
@@ -109,6 +126,7 @@ class ReflectedChannel:
         try:
             self._pool = self._pooled(await self._learn())
             self._methods = {need.path: self._bind(need) for need in self._needs}
+            self._bind_wanted()
         except BaseException:
             await self._close()
             raise
@@ -139,6 +157,10 @@ class ReflectedChannel:
         except KeyError:
             raise self._missing(f"message {full_name}") from None
 
+    def why_not(self, path: str) -> str | None:
+        """What the server lacks for a method that is wanted; None where it can be called."""
+        return self._lacks.get(path)
+
     # ── calls ─────────────────────────────────────────────────────────────────────────────────
 
     async def unary(self, path: str, fields: Mapping[str, object], *, deadline_s: float) -> Record:
@@ -165,6 +187,8 @@ class ReflectedChannel:
     async def _call(
         self, path: str, fields: Mapping[str, object], deadline_s: float
     ) -> list[Record]:
+        if path in self._lacks:
+            raise ComponentError(self._component, "UNSUPPORTED", self._lacks[path])
         method = self._methods[path]
         request = method.request()
         try:
@@ -277,6 +301,13 @@ class ReflectedChannel:
             return FileDescriptorProto.FromString(raw)
         except DecodeError as error:
             raise self._missing("a readable descriptor") from error
+
+    def _bind_wanted(self) -> None:
+        for need in self._wants:
+            try:
+                self._methods[need.path] = self._bind(need)
+            except ComponentError as error:
+                self._lacks[need.path] = str(error)
 
     def _bind(self, need: MethodNeed) -> _Method:
         """The need against what the server speaks."""
