@@ -40,6 +40,9 @@ from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.twin import make_key, write_jwks
 from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_server import dps_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -54,7 +57,8 @@ from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange")  # its further servers
+# A component's further servers
+PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {"dps": "maxlps"}
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -83,6 +87,8 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     dps = DpsClient(MaxlpsSettings(address="127.0.0.1:1", tls=False, site_id="lab"), clock)
     facts = FactRegistry()
     own = maxlps_operations(dps, facts, "lab")
+    groups = GroupClient(dps)
+    grouped = group_operations(groups, facts, "lab")
     engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
     stack.callback(engine.dispose)
     create_tables(engine)
@@ -95,7 +101,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         not_ready={"Status": 0, "Available": 0},
     )
     asked = requesting(exchange, asks, store, clock)
-    operations = (*own, *asked.operations)
+    operations = (*own, *grouped, *asked.operations)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -115,6 +121,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
+        "dps": dps_face(grouped, groups, facts=facts, site_id="lab", guard=guard, who=who),
     }
 
 

@@ -46,6 +46,10 @@ from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_facts import GroupFacts
+from interlock_servers.maxlps.group_server import dps_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -183,7 +187,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = asks = None
+        exchange = flex = dps = groups = asks = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -205,6 +209,8 @@ async def open_site(
                     tenants_least_w=settings.maxlps.tenants_least_w,
                 )
             )
+            groups = GroupClient(dps)
+            facts.add(GroupFacts(groups, settings.rules.site_id))
         federation = Federation(
             settings.federated,
             store=authority.store,
@@ -214,8 +220,9 @@ async def open_site(
         )
         facts.add(federation.facts)
         own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        grouped = () if groups is None else group_operations(groups, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
-        operations = (*own, *asked, *federation.operations)
+        operations = (*own, *grouped, *asked, *federation.operations)
         alerts = _alerts(settings, authority, clock)
         guard = Guard(
             store=authority.store,
@@ -249,6 +256,15 @@ async def open_site(
             if site.offers("maxlps", only):
                 site.faces["maxlps"] = maxlps_face(
                     own,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
+            if groups is not None and site.offers("dps", only):
+                site.faces["dps"] = dps_face(
+                    grouped,
+                    groups,
                     facts=facts,
                     site_id=settings.rules.site_id,
                     guard=guard,

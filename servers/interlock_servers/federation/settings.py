@@ -19,6 +19,7 @@ OURS = frozenset(
         "bms",
         "isolation",
         "maxlps",
+        "dps",
         "flex",
         "plan",
         "canary",

@@ -95,14 +95,14 @@ class ReflectedChannel:
             clock: of the pause before a read is sent again.
             component: whose errors these are.
             needs: what the server must have, or it is refused at connect.
-            wants: what it may lack, of services that are needed anyway: the call is refused then.
+            wants: what it may lack, of services that are needed anyway; see `require`.
         """
         self._settings = settings
         self._clock = clock
         self._component = component
         self._needs = tuple(needs)
         self._wants = tuple(wants)
-        self._lacks: dict[str, str] = {}
+        self._lacks: dict[MethodNeed, str] = {}
         self._methods: dict[str, _Method] = {}
         self._pool = DescriptorPool()
         self._channel: grpc.aio.Channel | None = None
@@ -157,9 +157,14 @@ class ReflectedChannel:
         except KeyError:
             raise self._missing(f"message {full_name}") from None
 
-    def why_not(self, path: str) -> str | None:
-        """What the server lacks for a method that is wanted; None where it can be called."""
-        return self._lacks.get(path)
+    def require(self, want: MethodNeed) -> None:
+        """Make sure that something wanted is there, before any of it is sent.
+
+        Raises:
+            ComponentError: the server lacks it; what it lacks is named.
+        """
+        if want in self._lacks:
+            raise ComponentError(self._component, "UNSUPPORTED", self._lacks[want])
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────
 
@@ -187,8 +192,6 @@ class ReflectedChannel:
     async def _call(
         self, path: str, fields: Mapping[str, object], deadline_s: float
     ) -> list[Record]:
-        if path in self._lacks:
-            raise ComponentError(self._component, "UNSUPPORTED", self._lacks[path])
         method = self._methods[path]
         request = method.request()
         try:
@@ -303,11 +306,11 @@ class ReflectedChannel:
             raise self._missing("a readable descriptor") from error
 
     def _bind_wanted(self) -> None:
-        for need in self._wants:
+        for want in self._wants:
             try:
-                self._methods[need.path] = self._bind(need)
-            except ComponentError as error:
-                self._lacks[need.path] = str(error)
+                self._methods.setdefault(want.path, self._bind(want))
+            except LackedError as error:
+                self._lacks[want] = error.what
 
     def _bind(self, need: MethodNeed) -> _Method:
         """The need against what the server speaks."""
@@ -331,10 +334,16 @@ class ReflectedChannel:
             need, GetMessageClass(method.input_type), GetMessageClass(method.output_type)
         )
 
-    def _missing(self, what: str) -> ComponentError:
-        return ComponentError(
-            self._component, "UNSUPPORTED", f"the server lacks {what}; nothing is read or written"
-        )
+    def _missing(self, what: str) -> "LackedError":
+        return LackedError(self._component, f"the server lacks {what}; nothing is read or written")
+
+
+class LackedError(ComponentError):
+    """The server lacks something; `what` says what."""
+
+    def __init__(self, component: str, what: str) -> None:
+        super().__init__(component, "UNSUPPORTED", what)
+        self.what = what
 
 
 class UnansweredError(UnavailableError):
