@@ -42,7 +42,7 @@ from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.group_changes import group_operations
 from interlock_servers.maxlps.group_client import GroupClient
-from interlock_servers.maxlps.group_server import dps_face
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -58,7 +58,9 @@ from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
 # A component's further servers
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {"dps": "maxlps"}
+PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | dict.fromkeys(
+    ("dps", "dps_groups"), "maxlps"
+)
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -121,6 +123,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
+        "dps_groups": dps_groups_face(grouped, guard=guard, who=who),
         "dps": dps_face(grouped, groups, facts=facts, site_id="lab", guard=guard, who=who),
     }
 

@@ -49,7 +49,7 @@ from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.group_changes import group_operations
 from interlock_servers.maxlps.group_client import GroupClient
 from interlock_servers.maxlps.group_facts import GroupFacts
-from interlock_servers.maxlps.group_server import dps_face
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -270,6 +270,8 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
+            if grouped and site.offers("dps_groups", only):
+                site.faces["dps_groups"] = dps_groups_face(grouped, guard=guard, who=who)
             site.health.append(partial(Connection, "maxlps", True, "DPS answers by reflection"))
         if flex is not None:
             if site.offers("flex", only):

@@ -20,6 +20,7 @@ OURS = frozenset(
         "isolation",
         "maxlps",
         "dps",
+        "dps_groups",
         "flex",
         "plan",
         "canary",

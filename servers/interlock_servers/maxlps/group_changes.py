@@ -332,6 +332,16 @@ def asked_of(scene: Scene, name: str) -> dict[str, str]:
     return wanted
 
 
+# Who is in which group; the others change what a group is given.
+MEMBERSHIP: tuple[type[GroupOperation[Any]], ...] = (
+    CreateGroup,
+    AddNodes,
+    ActivateGroup,
+    RemoveNodes,
+    DeleteGroup,
+)
+
+
 def group_operations(
     groups: GroupClient, facts: FactRegistry, site_id: str
 ) -> tuple[GroupOperation[Any], ...]:
