@@ -9,9 +9,7 @@ from interlock_tools.operation import Arguments
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 NodeIds = Annotated[list[Name], Field(min_length=1, max_length=4096)]
-Takes = Annotated[
-    bool, Field(description="power may be taken from other groups; two people approve")
-]
+Takes = Annotated[bool, Field(description="DPS may take power from other groups")]
 
 
 class GroupArguments(Arguments):

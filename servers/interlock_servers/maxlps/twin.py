@@ -34,6 +34,7 @@ class DpsTwin:
 
     Attributes:
         calls: how often each method was called, failed calls included.
+        asked: the last request of each method, as it came.
         groups: the resource groups, for tests to look at and to prepare.
     """
 
@@ -81,6 +82,7 @@ class DpsTwin:
         }
         self._server: grpc.aio.Server | None = None
         self.calls: Counter[str] = Counter()
+        self.asked: dict[str, Any] = {}
         self.address = ""
 
     def inject(self, fault: TwinFault, *, times: int | None = None) -> None:
@@ -143,6 +145,7 @@ class DpsTwin:
         has_status = "status" in empty.DESCRIPTOR.fields_by_name
 
         async def handle(request: Any, context: Any) -> Any:
+            self.asked[name] = request
             await self._before(name, context)
             if has_status and self._goes_wrong(TwinFault.OK_FALSE):
                 reply = empty()

@@ -24,6 +24,7 @@ class GroupAnswers:
 
     Attributes:
         when_written: called in every write, so that a test can act in that very moment.
+        forgets: whether the results of operations are gone before they are asked for.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GroupAnswers:
         self._goes_wrong = goes_wrong
         self._running = dict[str, tuple[int, Any]]()
         self._started = 0
+        self.forgets = False
         self.when_written: Callable[[], None] = lambda: None
 
     def resource_group_list(self, request: Any) -> Any:
@@ -55,6 +57,7 @@ class GroupAnswers:
             if "policy_name" in shown.DESCRIPTOR.fields_by_name:
                 shown.policy_name = group.policy
             shown.properties.update(group.properties)
+            shown.workload_profile_ids.extend(group.profiles)
             for node, policy in group.wanted(sorted(group.nodes)).items():
                 shown.resource_policies.add(
                     resource_name=node,
@@ -172,7 +175,7 @@ class GroupAnswers:
     def operation_status(self, request: Any) -> Any:
         """How far an operation is; once it is done and told, it is forgotten."""
         name = request.operation_id
-        if name not in self._running:
+        if name not in self._running or self.forgets:
             raise LookupError(f"no operation {name!r}")
         left, done = self._running[name]
         reply = self._answers.new("AsyncOperationStatusResponse")

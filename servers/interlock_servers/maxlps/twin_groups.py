@@ -29,6 +29,7 @@ class Group:
     properties: dict[str, Any] = field(default_factory=dict)
     dpm: bool = True
     prs: bool = False
+    profiles: list[int] = field(default_factory=list)
     asked: dict[str, str] = field(default_factory=dict)
     applied: dict[str, str] = field(default_factory=dict)
 
@@ -135,7 +136,7 @@ class Groups:
             if not lit[site.node_places[node]]:
                 failed[node] = f"BMC of {node} does not answer"
                 continue
-            watts = POLICY_SHARE[policy] * site.gpu.cap_max_w
+            watts = round(POLICY_SHARE[policy] * site.gpu.cap_max_w)
             caps_w |= dict.fromkeys(site.gpus_of_node(node).tolist(), watts)
         if caps_w:
             self._plant.command_caps(list(caps_w), list(caps_w.values()))
