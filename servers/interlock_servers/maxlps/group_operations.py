@@ -133,7 +133,7 @@ class GroupOperation(Operation[A], Generic[A]):
                 raise InvalidRequestError(
                     "allow_reprovision: nothing rises, so there is nothing to take from others for"
                 )
-            lost = scene.losers([*caps])
+            lost = scene.losers(arguments.group, [*caps])
             picture = self.pictured(arguments, scene)
             reach = reach_of(picture, {**lost, **caps}, scene.grid)
         return reach.model_copy(

@@ -154,8 +154,8 @@ class Scene:
             views[node_id] = replace(self.picture.node(node_id), group=mine)
         return replace(self, picture=replace(self.picture, nodes=views))
 
-    def losers(self, node_ids: Sequence[str]) -> dict[str, int]:
-        """The least that nodes of other active groups may be left with if DPS takes from them.
+    def losers(self, name: str, node_ids: Sequence[str]) -> dict[str, int]:
+        """The least that nodes of other active groups may be left with if DPS takes for this one.
 
         DPS cannot say whom it would take from. It could be anybody under a power domain that has a
         budget and feeds one of these nodes.
@@ -163,7 +163,8 @@ class Scene:
         budgeted = {d.name for d in self.picture.domains if math.isfinite(d.budget_w)}
         above = {domain for n in node_ids for domain in self.picture.node(n).path} & budgeted
         lost: dict[str, int] = {}
-        for group in self.groups.values():
+        others = (group for group in self.groups.values() if group["name"] != name)
+        for group in others:
             for node_id in group["node_ids"] if group["status"] == "active" else ():
                 view = self.picture.nodes.get(node_id)
                 if view is None or view.is_dark or node_id in node_ids:
