@@ -59,11 +59,10 @@ class GroupAnswers:
             shown.properties.update(group.properties)
             shown.workload_profile_ids.extend(group.profiles)
             for node, policy in group.wanted(sorted(group.nodes)).items():
-                shown.resource_policies.add(
-                    resource_name=node,
-                    policy_name=policy,
-                    applied_policy_name=group.applied.get(node, ""),
-                )
+                one = shown.resource_policies.add(resource_name=node)
+                one.applied_policy_name = group.applied.get(node, "")
+                if "policy_name" in one.DESCRIPTOR.fields_by_name:
+                    one.policy_name = policy
             if self._newer:
                 shown.priority, shown.policy_bundle = group.priority, group.policy
         return reply

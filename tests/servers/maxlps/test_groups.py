@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from interlock_guardrails.facts import FactRegistry
 from interlock_plant.faults import Fault, FaultKind
+from interlock_servers.maxlps.group_facts import DPS_NODES
 from interlock_servers.maxlps.twin import TwinFault
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ComponentError
+from interlock_tools.fact import Fact, FactNeed, Unknown
 from tests.servers.sites import Lab, open_lab
 
 CUT = {"group": "label-images", "policy": "MaxQ"}  # batch, 4 nodes, no promise
@@ -274,11 +277,40 @@ async def test_a_policy_that_nobody_understands_is_not_applied(lab: Lab) -> None
     assert shown["policies"][0]["other"] == ["9: 100 W"]
 
 
+class OutOfReach(FactRegistry):
+    """The facts of a site whose DPS has lost one BMC a moment ago: it still has its readings."""
+
+    def __init__(self, whole: FactRegistry, node_id: str) -> None:
+        super().__init__()
+        self._whole = whole
+        self._node_id = node_id
+
+    async def fact(self, need: FactNeed) -> Fact | Unknown:
+        """As the whole, but for this node's reach."""
+        answer = await self._whole.fact(need)
+        if need.kind != DPS_NODES or not isinstance(answer, Fact):
+            return answer
+        return answer.model_copy(update={"value": {**answer.value, self._node_id: "12:00"}})
+
+
 async def test_a_node_that_dps_does_not_reach_is_named(lab: Lab) -> None:
-    """Its policy would be on paper only."""
-    lab.plant.inject(Fault(FaultKind.NODE_DOWN, "node-046"))
-    with pytest.raises(ComponentError, match="node-046"):
+    """Its policy would be on paper only: where DPS says so itself, as where its GPUs are dark."""
+    whole = lab.site.guard.facts
+    lab.site.guard.facts = OutOfReach(whole, "node-046")
+    with pytest.raises(ComponentError, match="node-046: DPS has not reached its BMC since 12:00"):
         await lab.propose_group("set_group_policy", **CUT)
+    lab.site.guard.facts = whole
+    lab.plant.inject(Fault(FaultKind.NODE_DOWN, "node-046"))
+    await lab.second()
+    with pytest.raises(ComponentError, match="node-046: DPS does not know its GPUs' limits"):
+        await lab.propose_group("set_group_policy", **CUT)
+    shown = await lab.call("dps", "group_nodes", group="label-images")
+    assert [("out_of_reach_since" in row, "set_w" in row) for row in shown["nodes"]] == [
+        (False, True),
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
 
 
 @pytest.mark.trap("DP-G20")

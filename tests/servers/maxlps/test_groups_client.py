@@ -330,6 +330,29 @@ async def test_what_a_version_lacks_is_named_and_nothing_of_it_is_sent(
             await dps.set_gpu_limits({"node-001": {0: 500.0}})
 
 
+@pytest.mark.trap("DP-G15")
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [
+        ("ResourceGroupInfo.policy_name", r"resource_groups\.policy_name"),
+        ("ResourcePolicy.policy_name", r"resource_policies\.policy_name"),
+    ],
+)
+async def test_a_group_whose_policy_has_another_name_is_not_half_read(
+    plant: Plant, clock: WakefulClock, lacks: str, says: str
+) -> None:
+    """It would look like a group without a policy; caps, which do not need it, go on."""
+    with anyio.fail_after(PATIENCE_S):
+        async with (
+            DpsTwin(plant, clock, without=[lacks], faults=[TwinFault.EXTRA_FIELDS]) as twin,
+            DpsClient(settings_for(twin.address), clock) as dps,
+        ):
+            with pytest.raises(ComponentError, match=rf"lacks field .*{says}"):
+                await GroupClient(dps).groups()
+            assert len(await dps.resource_groups()) == 2
+            await dps.set_gpu_limits({"node-001": {0: 500.0}})
+
+
 @pytest.mark.trap("DP-G16")
 async def test_priorities_are_found_by_reflection(
     groups: GroupClient, plant: Plant, clock: WakefulClock, twin: DpsTwin
