@@ -44,6 +44,9 @@ from interlock_servers.flex.twin import make_key, write_jwks
 from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.gpu_face import devices_face
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
@@ -59,9 +62,10 @@ from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
 # The further servers of a component.
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange") | {
+PART_OF = {
+    **dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange"),
+    **dict.fromkeys(("dps", "dps_groups", "devices"), "maxlps"),
     "grid_isv": "flex",
-    "devices": "maxlps",
 }
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
@@ -97,6 +101,8 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     nodes = NodeClient(NodesSettings(nodes=(node,)), clock)
     facts = FactRegistry()
     own = maxlps_operations(dps, facts, "lab")
+    groups = GroupClient(dps)
+    grouped = group_operations(groups, facts, "lab")
     engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
     stack.callback(engine.dispose)
     create_tables(engine)
@@ -110,7 +116,7 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     )
     asked = requesting(exchange, asks, store, clock)
     sends = sending(flex, publish, store, facts, clock)
-    operations = (*own, *asked.operations, *sends.operations)
+    operations = (*own, *grouped, *asked.operations, *sends.operations)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -132,6 +138,8 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "grid_isv": isv_face(sends.operations, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
         "devices": devices_face(nodes, facts=facts, site_id="lab", guard=guard, who=who),
+        "dps_groups": dps_groups_face(grouped, guard=guard, who=who),
+        "dps": dps_face(grouped, groups, facts=facts, site_id="lab", guard=guard, who=who),
     }
 
 

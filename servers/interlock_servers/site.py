@@ -50,6 +50,10 @@ from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
 from interlock_servers.maxlps.attached import Powering, powering
 from interlock_servers.maxlps.gpu_face import devices_face
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_facts import GroupFacts
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
@@ -187,7 +191,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = asks = sends = None
+        exchange = flex = groups = asks = sends = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -213,6 +217,9 @@ async def open_site(
         )
         if gpus.facts is not None:
             facts.add(gpus.facts)
+        if gpus.dps is not None:
+            groups = GroupClient(gpus.dps)
+            facts.add(GroupFacts(groups, settings.rules.site_id))
         federation = Federation(
             settings.federated,
             store=authority.store,
@@ -223,9 +230,10 @@ async def open_site(
         facts.add(federation.facts)
         power = gpus.power
         own = () if power is None else maxlps_operations(power, facts, settings.rules.site_id)
+        grouped = () if groups is None else group_operations(groups, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
         sent = () if sends is None else sends.operations
-        operations = (*own, *asked, *sent, *federation.operations)
+        operations = (*own, *grouped, *asked, *sent, *federation.operations)
         alerts = _alerts(settings, authority, clock, gpus)
         guard = Guard(
             store=authority.store,
@@ -264,6 +272,17 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
+            if groups is not None and site.offers("dps", only):
+                site.faces["dps"] = dps_face(
+                    grouped,
+                    groups,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
+            if grouped and site.offers("dps_groups", only):
+                site.faces["dps_groups"] = dps_groups_face(grouped, guard=guard, who=who)
             site.health.append(partial(_power_health, gpus))
         if gpus.nodes is not None:
             if site.offers("devices", only):

@@ -56,7 +56,7 @@ PERMITS = {
     "reversible-needs-operator": Edge({"in_window": False}, {"reach": {"power_rise_w": 1}}),
     "power-rise-needs-operator": Edge({"reach": {"power_rise_w": 1}}, {"in_window": False}),
     "power-taken-needs-two-operators": Edge(
-        {"reach": {"power_rise_w": 1, "power_taken_from": {"job-2"}}},
+        {"reach": {"power_taken_from": {"job-2"}}},
         {"reach": {"power_rise_w": 1}},
     ),
     "all-feeds-needs-two-operators": Edge(

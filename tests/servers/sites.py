@@ -34,7 +34,7 @@ from interlock_servers.flex.twin import (
 from interlock_servers.identity import SCOPE_PROPOSE, SCOPE_READ
 from interlock_servers.maxlps.node_settings import PowerSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
-from interlock_servers.maxlps.twin import DpsTwin
+from interlock_servers.maxlps.twin import DpsTwin, TwinFault
 from interlock_servers.site import Site, SiteSettings, connections, open_site
 from interlock_servers.transports.broker import local_broker
 from interlock_servers.transports.mqtt import MqttSettings
@@ -55,6 +55,16 @@ PATIENCE_S = 20.0  # of the machine's time
 DPS_DEADLINE_S = 2.0
 ISV = "//grid/v1/isv/interlock"  # who we are where we send targets
 ECHO_WITHIN_S = 2.0
+DPS_WRITES = (
+    "UpdateGPUPolicies",
+    "ResourceGroupCreate",
+    "ResourceGroupAddResources",
+    "ResourceGroupRemoveResources",
+    "ActivateResourceGroup",
+    "ResourceGroupUpdate",
+    "ResourceGroupUpdateResources",
+    "ResourceGroupDelete",
+)
 AGENT = Principal(
     id="agent:power",
     kind=PrincipalKind.AGENT,
@@ -121,6 +131,11 @@ class Lab:
     async def propose(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Propose a change of power; the change as the agent sees it."""
         return await self.call("maxlps", tool, reason="a test of limits", **arguments)
+
+    async def propose_group(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Propose a change of a group; the change as the agent sees it."""
+        given = "dps" if tool.startswith("set_") else "dps_groups"
+        return await self.call(given, tool, reason="a test of groups", **arguments)
 
     async def shown(self, change: dict[str, Any]) -> dict[str, Any]:
         """The change in full, as the agent sees it."""
@@ -207,8 +222,22 @@ class Lab:
         return 0 if asks is None else asks.publisher.sent
 
     def writes(self) -> int:
-        """How often DPS was told to set limits."""
-        return self.dps.calls["UpdateGPUPolicies"]
+        """How often DPS was told to change something."""
+        return sum(self.dps.calls[name] for name in DPS_WRITES)
+
+    def spare_groups(self) -> None:
+        """Let DPS have a group that is not active, node-064 in none, and power to allocate."""
+        groups = self.dps.groups
+        for name in ("embed-corpus", "finetune-vega"):  # one under each PDU
+            lesser = groups.by_name[name]
+            lesser.policy = "MaxQ"
+            lesser.applied = dict.fromkeys(lesser.nodes, "MaxQ")
+            groups.command(lesser.applied)
+        idle = groups.by_name["evaluate-nightly"]
+        idle.status, idle.policy = "inactive", "MaxQ"
+        idle.applied.clear()
+        groups.by_name["sandbox"].nodes.clear()
+        groups.by_name["sandbox"].applied.clear()
 
     def says(self, component: str) -> str:
         """What the site says of the health of a component."""
@@ -222,15 +251,16 @@ async def open_lab(
     bundle: str = "supervised",
     requests: bool = False,
     sends: bool = False,
+    newer_dps: bool = False,
     beside_dps: tuple[str, ...] = (),
     without_dps: bool = False,
 ) -> AsyncIterator[Lab]:
     """64 nodes at work, every meter and the grid known, nothing limited.
 
     With `requests` the BMS lets itself be asked, and our heartbeat is on the bus; with `sends` we
-    are an ISV that the Flex Agent obeys. Nodes `beside_dps` have an agent that is read.
-    `without_dps` there are four nodes only, whose agents limit their GPUs: training on three, and
-    serving with a promise on the last.
+    are an ISV that the Flex Agent obeys; `newer_dps` takes priorities. Nodes `beside_dps` have an
+    agent that is read. `without_dps` there are four nodes only, whose agents limit their GPUs:
+    training on three, and serving with a promise on the last.
     """
     site = hall_site(4) if without_dps else lab_site()
     jobs = FOUR_NODES if without_dps else lab_jobs(site)
@@ -243,8 +273,9 @@ async def open_lab(
         brokers = await stack.enter_async_context(AsyncExitStack())
         broker = await brokers.enter_async_context(local_broker())
         named = INTEGRATION if requests else None
+        newer = (TwinFault.EXTRA_FIELDS,) if newer_dps else ()
         bms = await stack.enter_async_context(ExchangeTwin(plant, broker, clock, integration=named))
-        dps = await stack.enter_async_context(DpsTwin(plant, clock))
+        dps = await stack.enter_async_context(DpsTwin(plant, clock, faults=newer))
         grid = GridIsvTwin(broker, isv_key, clock)
         agent = FlexAgentTwin(broker, plant, agent_key, jwks([isv_key, our_key]), clock)
         await stack.enter_async_context(grid)

@@ -113,6 +113,7 @@ def small_cut(asked: Asked, limits: Limits) -> bool:
         and facts["in_window"]
         and facts["power_rise_w"] == 0
         and not _left_out(asked)
+        and not facts["power_taken_from"]
         and facts["watts_moved"] > 0
         and facts["gpus"] > 0
         and facts["gpu_share_permille"] <= share
@@ -188,6 +189,7 @@ def _cuts(limits: Limits) -> Mapping[str, Values]:
         "context.autonomy_granted": Values(),
         "context.in_window": Values(),
         "context.power_rise_w": frozenset({0, 1}),
+        "context.power_taken_from": Values(),
         "context.watts_moved": frozenset({0, 1}),
         **_TERMS,
         "context.gpus": frozenset({0, 1}),
@@ -201,12 +203,12 @@ def _rise(_: Limits) -> Mapping[str, Values]:
 
 
 def _takes(asked: Asked) -> bool:
-    """Whether it gives some work what it takes from other work."""
-    return asked.facts["power_rise_w"] > 0 and bool(asked.facts["power_taken_from"])
+    """Whether some work loses by it what other work gains, at once or when power is short."""
+    return bool(asked.facts["power_taken_from"])
 
 
 def _taking(_: Limits) -> Mapping[str, Values]:
-    return {"context.power_rise_w": frozenset({0, 1}), "context.power_taken_from": Values()}
+    return {"context.power_taken_from": Values()}
 
 
 _TERMS: Mapping[str, Values] = {"context.all_feeds": Values(), "context.open_ended": Values()}

@@ -29,6 +29,7 @@ class Powering:
         nodes: the agents, where there are any; beside DPS they are only read.
         holder: gives them our sign of life; None where they are only read.
         by: what limits the GPUs, in words.
+        dps: where DPS limits them: groups and policies are its own.
     """
 
     power: PowerPort | None = None
@@ -37,6 +38,7 @@ class Powering:
     holder: CapHolder | None = None
     by: str = "DPS"
     alongside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = field(default=())
+    dps: DpsClient | None = None
 
     def notes(self) -> tuple[Note, ...]:
         """What a person should know of the nodes."""
@@ -106,13 +108,13 @@ async def powering(
             NodeClient(readings, clock, reads_only=True) as nodes,
             powering(power, None, store, clock, site_id) as dps,
         ):
-            yield Powering(dps.power, dps.facts, nodes)
+            yield Powering(dps.power, dps.facts, nodes, dps=dps.dps)
         return
     if power is None:
         yield Powering()
         return
     async with DpsClient(power, clock) as client_of_dps:
-        yield Powering(client_of_dps, _facts(client_of_dps, site_id, power))
+        yield Powering(client_of_dps, _facts(client_of_dps, site_id, power), dps=client_of_dps)
 
 
 def _facts(client: PowerPort, site_id: str, settings: PowerSettings) -> MaxlpsFacts:

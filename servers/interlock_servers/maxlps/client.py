@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from interlock_servers.maxlps import COMPONENT
+from interlock_servers.maxlps.group_needs import WANTS
 from interlock_servers.maxlps.models import (
     AllocationCheck,
     CapResult,
@@ -158,16 +159,20 @@ class DpsClient:
     Attributes:
         clock: the clock of its retries, and of whoever stamps its answers.
         writes: how many were sent; what was read before the last is not what holds.
+        channel: the connection, for the calls of `GroupClient`.
+        deadline_s: of one call.
     """
 
     def __init__(self, settings: MaxlpsSettings, clock: Clock) -> None:
         self.clock = clock
         self.writes = 0
-        self._deadline_s = settings.deadline_s
-        self._channel = ReflectedChannel(settings, clock, component=COMPONENT, needs=NEEDS)
+        self.deadline_s = settings.deadline_s
+        self.channel = ReflectedChannel(
+            settings, clock, component=COMPONENT, needs=NEEDS, wants=WANTS
+        )
 
     async def __aenter__(self) -> Self:
-        await self._channel.__aenter__()
+        await self.channel.__aenter__()
         return self
 
     async def __aexit__(
@@ -176,7 +181,7 @@ class DpsClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._channel.__aexit__(kind, error, trace)
+        await self.channel.__aexit__(kind, error, trace)
 
     # ── reads ─────────────────────────────────────────────────────────────────────────────────
 
@@ -295,10 +300,10 @@ class DpsClient:
             if gpus
         }
         try:
-            answer = await self._channel.unary(
+            answer = await self.channel.unary(
                 UPDATE_GPU_POLICIES.path,
                 {"node_gpu_policies": policies},
-                deadline_s=self._deadline_s,
+                deadline_s=self.deadline_s,
             )
         finally:
             self.writes += 1  # what was read meanwhile may be of before it, too
@@ -307,13 +312,13 @@ class DpsClient:
     # ── shared ────────────────────────────────────────────────────────────────────────────────
 
     async def _unary(self, need: MethodNeed, fields: Mapping[str, object]) -> Record:
-        answer = await self._channel.unary(need.path, fields, deadline_s=self._deadline_s)
+        answer = await self.channel.unary(need.path, fields, deadline_s=self.deadline_s)
         if answer.has_field("status"):  # GetNodesStatus has none, and not every one is public
             check_status(answer, need)
         return answer
 
     async def _stream(self, need: MethodNeed, fields: Mapping[str, object]) -> list[Record]:
-        return await self._channel.stream(need.path, fields, deadline_s=self._deadline_s)
+        return await self.channel.stream(need.path, fields, deadline_s=self.deadline_s)
 
 
 def _check_limits(asked: Mapping[tuple[str, int], float | None]) -> None:

@@ -11,14 +11,13 @@ from interlock_plant.faults import Fault, FaultKind
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.operations import (
-    GRID_LIMIT,
-    METER_POWER,
     ReleaseCaps,
     ReleaseCapsArguments,
     SetCaps,
     SetCapsArguments,
 )
 from interlock_servers.maxlps.picture import Picture
+from interlock_servers.maxlps.reach import GRID_LIMIT, METER_POWER
 from interlock_servers.maxlps.twin import DpsTwin, TwinFault
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError
