@@ -3,13 +3,14 @@
 It knows tool names and JSON, not components; what it may do is decided at the other end.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 
 from interlock_agents.spans import calling_tool, in_session
 from interlock_tools.errors import ComponentError
@@ -47,6 +48,39 @@ class Servers:
             said = " ".join(getattr(part, "text", "") for part in result.content)
             raise ComponentError(component, tool, said or "it gave no structured answer")
         return dict(result.structured_content)
+
+    async def pages(
+        self, component: str, tool: str, **arguments: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Each page of a listing, in order.
+
+        Raises:
+            ComponentError: as `call`.
+        """
+        cursor: str | None = None
+        while True:
+            more = {} if cursor is None else {"cursor": cursor}
+            page = await self.call(component, tool, **arguments, **more)
+            yield page
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
+    async def listen(self, component: str, uri: str, moved: Callable[[], None]) -> None:
+        """Call `moved` once it is listened to, and whenever the resource has moved; without end.
+
+        Raises:
+            ComponentError: there is no such subscription, or it was lost: what moved since is not
+                told. Look by yourself, and listen again.
+        """
+        try:
+            async with self._clients[component].listen(resource_subscriptions=[uri]) as stream:
+                moved()
+                async for _ in stream:
+                    moved()
+        except (MCPError, SubscriptionLost, ListenNotSupportedError, TimeoutError) as error:
+            raise ComponentError(component, "listen", f"{uri}: {error}") from error
+        raise ComponentError(component, "listen", f"{uri}: the server ended it; listen again")
 
 
 @asynccontextmanager

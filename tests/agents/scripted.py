@@ -33,7 +33,9 @@ PARTIAL = {
     "cost_gpu_h": 31.5,
 }
 SITE = {"site_id": "lab", "power_w": 391_000.0, "below": []}
-TREE = {"domains": [{"id": "pdu-1", "level": "pdu", "budget_w": 200_000.0}, {"id": "rack-1"}]}
+TREE: dict[str, Any] = {
+    "domains": [{"id": "pdu-1", "level": "pdu", "budget_w": 200_000.0}, {"id": "rack-1"}]
+}
 Answer = dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -108,6 +110,10 @@ class Rig:
             "power_tree": TREE,
             "list_leaks": {"racks": []},
             "list_points": {"points": []},
+            "list_changes": {"changes": []},
+            "list_groups": {"groups": []},
+            "list_nodes": {"nodes": []},
+            "grid_schedule": {"steps": []},
         }
         self.servers = ScriptedServers(**(usual | answers))
         self.notes: list[Note] = []

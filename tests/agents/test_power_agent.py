@@ -284,6 +284,7 @@ async def test_it_calls_nothing_but_what_it_was_given() -> None:
         ("maxlps", "set_caps"),
         ("maxlps", "release_caps"),
         ("maxlps", "get_change"),
+        ("maxlps", "list_changes"),
         ("exchange", "site_power"),
         ("exchange", "list_leaks"),
         ("exchange", "list_points"),

@@ -23,6 +23,7 @@ PROMISES = {
     "ledger_verified",
     "changes_not_ended",
     "cap_moves_of_one_gpu",
+    "cap_reversals_in_an_hour",
     "caps_that_could_rise_at_the_end",
     "caps_left_low_at_the_end",
 }
@@ -48,12 +49,16 @@ async def test_a_short_day_runs_by_itself_and_accounts_for_every_event(tmp_path:
     # afterwards caps go up in steps, as far as the small PDU allows at the hardest load
     assert report.promises["caps_that_could_rise_at_the_end"].held
     spans = {"finetune-lyra"}  # hangs on both PDUs and runs in step: capped on the other one too
+    limited = 0
     for job in record.plant.jobs:
         on_small = record.plant.site.pdu_of_rack[
             record.plant.site.rack_of_gpu[list(job.gpu_indices)]
         ]
         caps_w = record.plant.gpu_cap_set_w[list(job.gpu_indices)]
-        assert (caps_w.min() == 700.0) == (not on_small.any() and job.job_id not in spans)
+        if not on_small.any() and job.job_id not in spans:
+            assert caps_w.min() == 700.0
+        limited += bool(on_small.any() and caps_w.min() < 700.0)
+    assert limited
     # every change was asked of people, and each held; none was refused, nothing is left open
     assert sum(day.by_people.values()) == day.by_state["succeeded"] == len(day.changes)
     assert all(change.state in ENDED for change in day.changes)

@@ -323,7 +323,7 @@ async def _until_ready(http: httpx2.AsyncClient, url: str, program: _Program) ->
 async def _until(condition: Any, program: _Program, what: str) -> None:
     try:
         with anyio.fail_after(START_TIMEOUT_S):
-            while not condition():  # noqa: ASYNC110 (another process sets no event)
+            while not condition():
                 program.check()
                 await anyio.sleep(0.05)
     except TimeoutError:

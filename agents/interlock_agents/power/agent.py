@@ -1,22 +1,31 @@
 """The power agent's loop: look, take at most one action, follow it to its end.
 
-What it knows of the plant it reads anew; what it set before a restart it finds in the limits.
+What it knows of the plant it reads anew; what it proposed or set before a restart it finds in the
+list of changes and in the limits. Only which caps were once too high it remembers by itself.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+
 from interlock_agents.connection import Servers
+from interlock_agents.power.declaring import promises_at
+from interlock_agents.power.foreseeing import Outlook
 from interlock_agents.power.notes import Note, Notebook
 from interlock_agents.power.patience import Patience
+from interlock_agents.power.remembering import Ceilings
+from interlock_agents.power.taking_over import own_open
 from interlock_agents.power.watching import Excursion, Watch, unanswered
-from interlock_agents.power.wishes import Wish, wish_of
+from interlock_agents.power.wishes import Wish
 from interlock_agents.power.words import (
+    RESTORE,
     cap_reason,
     excursion_reason,
     for_people,
     kilowatts,
+    of_grid,
     raise_reason,
 )
 from interlock_agents.spans import invoking_agent
@@ -24,8 +33,9 @@ from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
 
 NAME = "power"
-OBSERVE_EVERY_S = 0.5  # half of the second that may pass from the grid's word to the first cap
-RESTORE = "restore"
+OBSERVE_EVERY_S = 0.5  # at the latest; a limit that is listened to tells when it moves
+LISTEN_AGAIN_S = 5.0  # after a subscription was lost
+GRID = "flex://limit"
 REHEARSED_NO, AWAITING = "refused", "awaiting_approval"
 
 
@@ -69,15 +79,51 @@ class PowerAgent:
         self._notes = Notebook(self.clock, self.tell)
         self._patience = Patience()
         self._watch = Watch(self.servers, self.clock, self._notes)
+        self._moved = anyio.Event()
+        self._ceilings = Ceilings()
+        self._has_taken_over = False
+        self._asked_people: set[str] = set()
+        self._outlook = Outlook(self.servers, self.clock, self._notes)
+
+    @property
+    def at_most_w(self) -> dict[str, int]:
+        """What it does not raise nodes above, in watts per GPU: that was once too much."""
+        return self._ceilings.at_most_w
 
     async def run(self) -> None:
-        """Observe and act until cancelled; a server that fails is looked at again later."""
+        """Observe and act until cancelled; a server that fails is looked at again later.
+
+        It looks when the grid's limit tells that it moved, and every half second whatever is told.
+        """
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen)
+            while True:
+                try:
+                    await self.step()
+                except ComponentError as error:
+                    self._notes.note("trouble", str(error))
+                await self._until_next_look()
+
+    async def _listen(self) -> None:
+        """Hear of the grid's limit; where that is not possible, the looks have to do."""
         while True:
             try:
-                await self.step()
+                await self.servers.listen("flex", GRID, lambda: self._moved.set())
             except ComponentError as error:
-                self._notes.note("trouble", str(error))
-            await self.clock.sleep(OBSERVE_EVERY_S)
+                self._notes.note("trouble", f"looks instead of listening: {error}", about=GRID)
+            await self.clock.sleep(LISTEN_AGAIN_S)
+
+    async def _until_next_look(self) -> None:
+        async with anyio.create_task_group() as either:
+
+            async def look_anyway() -> None:
+                await self.clock.sleep(OBSERVE_EVERY_S)
+                either.cancel_scope.cancel()
+
+            either.start_soon(look_anyway)
+            await self._moved.wait()
+            either.cancel_scope.cancel()
+        self._moved = anyio.Event()
 
     async def step(self) -> None:
         """Look once and take at most one action."""
@@ -85,21 +131,44 @@ class PowerAgent:
             await self._round()
 
     async def _round(self) -> None:
+        if not self._has_taken_over:
+            await self._take_over()
         if self._open is not None:
             await self._follow(self._open)
-        now = self.clock.now()
-        wish = wish_of(await self.servers.call("flex", "grid_limit"), now)
+        grid = await self.servers.call("flex", "grid_limit")
+        wish = await self._outlook.wish(grid)
         if self._open is not None and not self._is_overtaken(self._open, wish):
             return
         self._take_note_of(wish)
         if await self._lower_for_grid(wish):
             return
+        coming = await self._outlook.misfit(grid, wish)
+        if coming is not None:  # people need longer than caps do
+            whom = f"for the grid from {coming.starts_at:%H:%M:%S}: "
+            await self._tell_misfit(coming.plan, coming.limit_w, whom)
         if any(one.kind != "breaker" for one in await self._watch.look()):
             self._restores = True  # a breaker's caps are within its budget: they stay, and are calm
+        if self._ceilings.forget(self._watch.budgets_w, self.clock.now()):
+            self._restores = True
         for one in unanswered(self._watch.open.values()):
             if await self._lower_for(one):
-                return
-        await self._restore(wish)
+                break
+        await self._declare()
+        if self._open is None:
+            await self._restore(wish)
+
+    async def _take_over(self) -> None:
+        """Follow what was proposed before a restart, instead of proposing it twice."""
+        own = await own_open(self.servers)
+        self._has_taken_over = True
+        if own is None:
+            return
+        what, _, rest = own.purpose.partition(" ")
+        wish = Wish(float(rest), None, None) if what == "grid" else None
+        # Whether its plan was all that is wanted nobody knows any more: look again once it is done.
+        self._open = _Open(own.seen["change_id"], own.purpose, {}, wish=wish, is_partial=True)
+        text = f"it goes on with what it proposed before its restart, for {own.purpose}"
+        self._notes.note("taken over", text, self._open.change_id)
 
     # ── what the grid wants ───────────────────────────────────────────────────────────────────
 
@@ -133,7 +202,8 @@ class PowerAgent:
             self._notes.note("observed", f"the grid limit is {kilowatts(wish.limit_w)} now")
         else:
             return
-        self._patience.forget(_of_grid(self.held_limit_w))
+        self._patience.forget(of_grid(self.held_limit_w))
+        self._asked_people.discard(of_grid(self.held_limit_w))
         self._patience.forget(RESTORE)
         self.held_limit_w, self._is_partial, self._restores = wish.limit_w, False, True
 
@@ -144,14 +214,14 @@ class PowerAgent:
         limit_w = wish.limit_w
         if limit_w == self.held_limit_w and not self._is_partial:
             return False
-        purpose, now = _of_grid(limit_w), self.clock.now()
+        purpose, now = of_grid(limit_w), self.clock.now()
         if not self._patience.ready(purpose, now):
             return False
         self._notes.note(
             "observed", f"the grid asks for {kilowatts(limit_w)} at most, {wish.when}", about="grid"
         )
         plan = await self.servers.call("maxlps", "plan_caps", site_limit_w=limit_w, moves="down")
-        self._tell_plan(plan, purpose)
+        await self._tell_plan(plan, limit_w, f"for the grid {wish.when}: ")
         caps = plan["gpu_cap_w_by_node"]
         if not caps:
             self.held_limit_w, self._is_partial = limit_w, not plan["feasible"]
@@ -188,6 +258,14 @@ class PowerAgent:
         change = _Open("", one.purpose, {"gpu_cap_w_by_node": caps}, excursion=one)
         return await self._propose("set_caps", change, excursion_reason(one, plan))
 
+    async def _declare(self) -> None:
+        """Say whose promise a leak breaks, before it is broken: no cap keeps it."""
+        for one in self._watch.open.values():
+            if one.kind == "leak" and not one.is_declared:
+                for group, text in (await promises_at(self.servers, one.domain)).items():
+                    self._notes.note("declared", text, about=f"declared {group} {one.purpose}")
+                one.is_declared = True
+
     async def _restore(self, wish: Wish | None) -> None:
         """Propose the next step up, as far as every limit that holds now allows."""
         now = self.clock.now()
@@ -198,6 +276,8 @@ class PowerAgent:
             limits["site_limit_w"] = wish.limit_w
         if self._watch.open:
             limits["domain_limits_w"] = self._watch.limits_w
+        if self.at_most_w:
+            limits["at_most_w"] = self.at_most_w
         plan = await self.servers.call("maxlps", "plan_caps", moves="up", **limits)
         caps = plan["gpu_cap_w_by_node"]
         if not caps:
@@ -251,12 +331,18 @@ class PowerAgent:
         self._patience.forget(change.purpose)
         self._count(seen)
         if change.excursion is not None:
-            change.excursion.answered_at = self.clock.now()
+            self._learn(change.excursion, change.asked["gpu_cap_w_by_node"])
         elif not change.raises and change.wish is not None:
             self.held_limit_w, self._is_partial = change.wish.limit_w, change.is_partial
             if self._is_partial:  # look again later: work may have moved
                 self._patience.wait(change.purpose, self.clock.now())
         await self._report(change.wish)
+
+    def _learn(self, one: Excursion, caps: dict[str, int]) -> None:
+        """It is answered; of a breaker's it is known now what was too much."""
+        one.answered_at = now = self.clock.now()
+        if one.kind == "breaker":
+            self._ceilings.learn(one.domain, one.limit_w, caps, now)
 
     def _count(self, seen: dict[str, Any]) -> None:
         """Add up how far caps moved: a plan that goes to and fro shows here."""
@@ -282,17 +368,30 @@ class PowerAgent:
             "verified", f"the site meter shows {power_w / 1e3:.1f} kW, {asked}", about="site"
         )
 
-    def _tell_plan(self, plan: dict[str, Any], purpose: str) -> None:
+    async def _tell_plan(self, plan: dict[str, Any], limit_w: float, whom: str) -> None:
         kept = plan["work_kept_pct"]
-        if plan["feasible"]:
-            caps = len(plan["gpu_cap_w_by_node"])
-            self._notes.note("planned", f"caps for {caps} nodes keep {kept:.1f} % of the work")
+        if not plan["feasible"]:
+            await self._tell_misfit(plan, limit_w, whom)
             return
+        caps = len(plan["gpu_cap_w_by_node"])
+        self._notes.note("planned", f"caps for {caps} nodes keep {kept:.1f} % of the work")
+
+    async def _tell_misfit(self, plan: dict[str, Any], limit_w: float, whom: str) -> None:
+        """Say what caps cannot do, and once what people could.
+
+        A plan does not see at once that work was paused, and may then name other work. Whether what
+        people did is enough the meter says, once caps are set: only above the limit more is asked.
+        """
+        purpose = of_grid(limit_w)
         self._notes.note("infeasible", plan["why"], about=f"plan {purpose}")
         people = for_people(plan)
-        if people:
-            self._notes.note("proposal", people, about=f"people {purpose}")
+        if people and (purpose not in self._asked_people or await self._is_above(limit_w)):
+            self._asked_people.add(purpose)
+            self._notes.note("proposal", f"{whom}{people}", about=f"people {purpose}")
 
-
-def _of_grid(limit_w: float) -> str:
-    return f"grid {limit_w:g}"
+    async def _is_above(self, limit_w: float) -> bool:
+        """Whether caps for this limit are set, and the site draws more all the same."""
+        if self.held_limit_w != limit_w:
+            return False
+        power_w = (await self.servers.call("exchange", "site_power")).get("power_w")
+        return power_w is not None and power_w > limit_w

@@ -7,7 +7,7 @@ time that it comes back: so nothing goes to and fro.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from interlock_agents.connection import Servers
 from interlock_agents.power.notes import Notebook
@@ -32,7 +32,8 @@ Kind = Literal["breaker", "leak", "heat"]
 class Excursion:
     """One thing that is wrong with one domain.
 
-    `limit_w` is what the domain should draw at most, `answered_at` when caps for it were set.
+    `limit_w` is what the domain should draw at most, `answered_at` when caps for it were set,
+    `is_declared` whether people were told whose promise it breaks.
     """
 
     domain: str
@@ -41,6 +42,7 @@ class Excursion:
     why: str
     hold_s: float
     answered_at: datetime | None = None
+    is_declared: bool = False
     calm_since: datetime | None = None
 
     @property
@@ -56,7 +58,7 @@ class Watch:
         self._servers, self._clock, self._notes = servers, clock, notes
         self.open: dict[str, Excursion] = {}
         self._times: dict[str, int] = {}
-        self._budgets: dict[str, float] = {}
+        self.budgets_w: dict[str, float] = {}
         self._look_at: datetime | None = None
         self._budgets_at: datetime | None = None
 
@@ -89,7 +91,9 @@ class Watch:
     async def _watts(self) -> dict[str, float | None]:
         """Metered watts by domain; None is unknown."""
         rows: dict[str, float | None] = {}
-        async for page in self._pages("exchange", "site_power", fields=["power_w"]):
+        async for page in self._servers.pages(
+            "exchange", "site_power", limit=PAGE, fields=["power_w"]
+        ):
             rows[page["site_id"]] = page.get("power_w")
             rows |= {row["id"]: row.get("power_w") for row in page["below"]}
         unknown = sorted(name for name, watts in rows.items() if watts is None)
@@ -101,15 +105,15 @@ class Watch:
     async def _breakers(self, watts: dict[str, float | None], now: datetime) -> None:
         if self._budgets_at is None or now >= self._budgets_at:
             budgets: dict[str, float] = {}
-            async for page in self._pages("maxlps", "power_tree"):
+            async for page in self._servers.pages("maxlps", "power_tree", limit=PAGE):
                 budgets |= {
                     row["id"]: row["budget_w"]
                     for row in page["domains"]
                     if row.get("budget_w") is not None
                 }
-            self._budgets = budgets
+            self.budgets_w = budgets
             self._budgets_at = now + timedelta(seconds=BUDGETS_EVERY_S)
-        for domain, budget_w in self._budgets.items():
+        for domain, budget_w in self.budgets_w.items():
             drawn_w = watts.get(domain)
             if drawn_w is None:
                 continue  # unknown: what has begun is not over, and nothing new is known
@@ -124,7 +128,7 @@ class Watch:
     async def _leaks(self, now: datetime) -> None:
         leaking: set[str] = set()
         unsure: set[str] = set()
-        async for page in self._pages("exchange", "list_leaks"):
+        async for page in self._servers.pages("exchange", "list_leaks", limit=PAGE):
             for row in page["racks"]:
                 if row.get("kind", "rack") != "rack":
                     continue
@@ -139,9 +143,10 @@ class Watch:
                 self._judge(one, begins=False, calm=one.domain not in unsure, now=now)
 
     async def _heat(self, watts: dict[str, float | None], now: datetime) -> None:
-        async for page in self._pages(
+        async for page in self._servers.pages(
             "exchange",
             "list_points",
+            limit=PAGE,
             point_type="RackLiquidReturnTemperature",
             fields=["value", "rack_id"],
         ):
@@ -149,7 +154,7 @@ class Watch:
                 rack, celsius = row.get("rack_id"), row.get("value")
                 if rack is None or celsius is None:
                     continue
-                drawn_w = watts.get(rack) or self._budgets.get(rack)
+                drawn_w = watts.get(rack) or self.budgets_w.get(rack)
                 if drawn_w is None:
                     continue
                 why = f"the coolant leaves {rack} at {celsius:.1f} C"
@@ -182,17 +187,6 @@ class Watch:
 
     def _of(self, kind: Kind) -> list[Excursion]:
         return [one for one in self.open.values() if one.kind == kind]
-
-    async def _pages(self, component: str, tool: str, **arguments: Any) -> Any:
-        """Every page of a listing."""
-        cursor: str | None = None
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await self._servers.call(component, tool, limit=PAGE, **arguments, **more)
-            yield page
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                return
 
 
 def unanswered(open_now: Iterable[Excursion]) -> list[Excursion]:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from interlock_agents.power.taking_over import tagged
 from interlock_agents.power.watching import Excursion
 from interlock_agents.power.wishes import Wish
 
+RESTORE = "restore"  # the purpose of what goes up again
 MOST_CHARS = 500  # of a reason
 
 
@@ -13,18 +15,25 @@ def kilowatts(watts: float | None) -> str:
     return "no limit" if watts is None else f"{watts / 1e3:.0f} kW"
 
 
+def of_grid(limit_w: float) -> str:
+    """The purpose of what is done for a limit of the grid."""
+    return f"grid {limit_w:.12g}"
+
+
 def cap_reason(wish: Wish, plan: dict[str, Any]) -> str:
     """Why caps go down for the grid; of a plan that is not enough it says so."""
     told = f"grid load target {wish.correlation_id or 'unnamed'}: site at most "
     told += f"{kilowatts(wish.limit_w)} {wish.when}; "
     kept = plan["work_kept_pct"]
-    if plan["feasible"]:
-        return f"{told}the plan keeps {kept:.1f} % of the work and every serving floor"
     missing = ", ".join(f"{watts} W at {name}" for name, watts in plan["missing_w"].items())
-    return _cut(
-        f"{told}partial: the lowest caps that keep every floor, {kept:.1f} % of the work; at the "
-        f"hardest load {missing} would still be missing"
-    )
+    if plan["feasible"]:
+        told += f"the plan keeps {kept:.1f} % of the work and every serving floor"
+    else:
+        told += (
+            f"partial: the lowest caps that keep every floor, {kept:.1f} % of the work; at the "
+            f"hardest load {missing} would still be missing"
+        )
+    return tagged(told, of_grid(wish.limit_w or 0.0), MOST_CHARS)
 
 
 def excursion_reason(one: Excursion, plan: dict[str, Any]) -> str:
@@ -37,17 +46,15 @@ def excursion_reason(one: Excursion, plan: dict[str, Any]) -> str:
     partial = (
         "" if plan["feasible"] or one.kind == "leak" else "; not all of it, floors forbid more"
     )
-    return _cut(f"{one.why}: {what}{partial}")
+    return tagged(f"{one.why}: {what}{partial}", one.purpose, MOST_CHARS)
 
 
 def raise_reason(plan: dict[str, Any]) -> str:
     """Why caps go up again."""
     left = plan["steps_left"]
     more = f", {left} more steps follow" if left else ", the last step"
-    return (
-        "what asked for these caps has ended; they rise as far as every budget allows at the "
-        f"hardest load{more}"
-    )
+    told = "what asked for these caps has ended; they rise as far as every budget allows at the "
+    return tagged(f"{told}hardest load{more}", RESTORE, MOST_CHARS)
 
 
 def for_people(plan: dict[str, Any]) -> str:
@@ -60,7 +67,3 @@ def for_people(plan: dict[str, Any]) -> str:
     cost = plan.get("cost_gpu_h")
     price = "" if cost is None else f", {cost:.1f} GPU-hours of work for an hour"
     return f"{' and '.join(parts)}{price}; there is no tool for it, people have to"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"

@@ -25,7 +25,12 @@ from interlock_plant.trace import RequestTrace, parse_trace
 from interlock_tools.errors import FactoryError
 
 TRACE = "azure_llm_2023_conv.csv"
-OURS = ("ledger_verified", "changes_not_ended", "cap_moves_of_one_gpu")
+OURS = (
+    "ledger_verified",
+    "changes_not_ended",
+    "cap_moves_of_one_gpu",
+    "cap_reversals_in_an_hour",
+)
 PIPED_WIDTH = 150  # where there is no terminal to ask
 
 
@@ -34,6 +39,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="day", description=__doc__)
     parser.add_argument("--site", default="lab", choices=list(STORIES))
     parser.add_argument("--cut", type=float, help="share of power that the grid takes; else .25")
+    parser.add_argument("--nobody-pauses", action="store_true", help="what the agent names for it")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
     given = parser.parse_args(words)
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
@@ -45,7 +51,13 @@ def main(words: Sequence[str]) -> int:
 
             async def day_of() -> Day:
                 watch = _clock_hand(status.update)
-                return await run_day(story, Path(folder), trace=trace, watch=watch)
+                return await run_day(
+                    story,
+                    Path(folder),
+                    trace=trace,
+                    watch=watch,
+                    people_pause=not given.nobody_pauses,
+                )
 
             day = anyio.run(day_of)
     except FactoryError as error:

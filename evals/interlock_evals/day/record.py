@@ -1,5 +1,6 @@
 """What the plant was like, second by second: the truth, for the judge and for pictures."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +14,7 @@ from interlock_plant.site import SITE_METER
 FLOOR_TOLERANCE: Final = 1e-9
 SAME_W: Final = 0.5
 FAULTS_TOLD: Final = 2
+UNDER_A_CAP: Final = "GPUs under a cap"
 
 
 @dataclass
@@ -52,6 +54,9 @@ class DayRecord:
         self.moves = np.zeros(site.gpu_count, dtype=np.int64)  # changes of its cap, GPU by GPU
         self.turns = np.zeros(site.gpu_count, dtype=np.int64)  # from down to up or up to down
         self._way = np.zeros(site.gpu_count)
+        # Seconds in which the sum of the caps of a rack or PDU turned from down to up or back.
+        self.turned: dict[str, list[int]] = {}
+        self._ways: dict[str, float] = {}
         self.forgotten = 0  # caps that went up because a GPU lost power
         self.over: list[Spell] = []
         self.floors: list[Spell] = []
@@ -111,8 +116,22 @@ class DayRecord:
             way = np.sign(cap_w - self._cap_w)
             self.turns += moved & ~dark & (way == -self._way)
             self._way = np.where(moved & ~dark, way, self._way)
+            self._domains(at, np.where(moved & ~dark, cap_w - self._cap_w, 0.0))
             self.cap_moved_w[at] = float(moved_w[~dark].sum())
         self._cap_w, self._lit = cap_w, lit
+
+    def _domains(self, at: int, rise_w: Floats) -> None:
+        site = self.plant.site
+        racks_w = np.bincount(site.rack_of_gpu, rise_w, len(site.racks))
+        pdus_w = np.bincount(site.pdu_of_rack, racks_w, len(site.pdus))
+        names = (*site.rack_ids, *site.pdu_ids)
+        for name, watts in zip(names, [*racks_w.tolist(), *pdus_w.tolist()], strict=True):
+            way = math.copysign(1.0, watts) if abs(watts) > SAME_W else 0.0
+            if not way:
+                continue
+            if way == -self._ways.get(name, way):
+                self.turned.setdefault(name, []).append(at)
+            self._ways[name] = way
 
     def _budgets(self, at: int, limit_w: float | None) -> None:
         plant = self.plant
@@ -144,7 +163,7 @@ class DayRecord:
         reasons: list[tuple[str, Bools]] = [
             ("GPUs without power or shut off by heat", ~plant.gpu_is_lit[gpus]),
             ("GPUs throttled by heat", plant.gpu_is_throttled[gpus]),
-            ("GPUs under a cap", plant.gpu_cap_set_w[gpus] < plant.site.gpu.cap_max_w - SAME_W),
+            (UNDER_A_CAP, plant.gpu_cap_set_w[gpus] < plant.site.gpu.cap_max_w - SAME_W),
         ]
         active = [
             f"{fault.kind.value} at {fault.target_id}" for fault in plant.faults[:FAULTS_TOLD]

@@ -1,18 +1,19 @@
 """The day as a report: figures, promises with their limits, and why where one does not hold."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 import numpy as np
 
-from interlock_evals.day.record import Spell
+from interlock_evals.day.record import UNDER_A_CAP, Spell
 from interlock_evals.day.rig import START
 from interlock_evals.day.run import CONTROL_DELAY_S, Day
 from interlock_evals.reports import Figure, Promise, Report
-from interlock_plant.arrays import Floats
+from interlock_plant.arrays import Bools, Floats
 from interlock_plant.grid import GridEvent
+from interlock_plant.parameters import H100_HOST, JobClass
 from interlock_plant.site import SITE_METER
 from interlock_tools.change import ENDED, ChangeState
 
@@ -20,6 +21,11 @@ VERSIONS_OF: Final = ("interlock-dsx", "mcp", "paho-mqtt", "grpcio", "cedarpy", 
 MOVES_PER_EVENT: Final = (
     2  # a cut or an excursion is one step down and one back; more is to and fro
 )
+# One event is down and, an hour's end, up again; a second one in the same hour begins another turn.
+REVERSALS_AN_HOUR: Final = 2
+HOUR_S: Final = 3600
+DECLARED_S: Final = 3600  # a promise whose break was declared before that is declared
+NEAR_ITS_RATING: Final = 0.90  # at the hardest load: margin, whole jobs and whole watts are left
 TOLD: Final = 3  # spells told one by one
 SAME_W: Final = 0.5
 
@@ -50,6 +56,9 @@ def figures_of(day: Day) -> dict[str, Figure]:
         "throttled_gpu_s": Figure(record.throttled_gpu_s, "GPU s"),
         "throttled_gpus": Figure(len(record.throttled_gpus), "GPUs"),
         "shut_off_gpus": Figure(len(record.shut_off), "GPUs"),
+        "gpus_below_their_default_at_the_end": Figure(int(_low(day).sum()), "GPUs"),
+        "floor_declared_s": Figure(_seconds(floors_of(day, declared=True)), "job s"),
+        "cap_turns_of_a_domain": Figure(max(map(len, record.turned.values()), default=0), ""),
         "ledger_records": Figure(day.ledger_size, ""),
         "approved_by_people": Figure(sum(day.by_people.values()), "changes"),
         "agent_troubles": Figure(sum(day.troubles.values()), ""),
@@ -86,7 +95,8 @@ def promises_of(day: Day) -> dict[str, Promise]:
     late_ws = sum(spell.over_late_ws for spell in record.over)
     open_now = [c for c in day.changes if c.state not in ENDED or c.state is ChangeState.STUCK]
     moves = int(record.moves.max())
-    floors_s = sum(spell.seconds for spell in record.floors)
+    floors_s = _seconds(floors_of(day, declared=False))
+    turns, where = reversals_in_an_hour(record.turned)
     return {
         **{
             f"cut_{number}_reached_s": _reached(day, event)
@@ -112,6 +122,7 @@ def promises_of(day: Day) -> dict[str, Promise]:
             "",
             "a cut or an excursion is one step down and one back; more is to and fro",
         ),
+        "cap_reversals_in_an_hour": Promise.at_most(turns, REVERSALS_AN_HOUR, "", where),
         "caps_that_could_rise_at_the_end": Promise.at_most(
             len(day.could_rise), 0, "nodes", ", ".join(day.could_rise)
         ),
@@ -152,13 +163,46 @@ def _why_site(day: Day) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
+def floors_of(day: Day, *, declared: bool) -> list[Spell]:
+    """Spells below a floor; declared are those that the agent foretold and that no cap made.
+
+    A declaration names the job, comes before the break, and is no older than an hour then.
+    """
+    said = [((note.at - START).total_seconds(), note.text) for note in day.declared]
+
+    def foretold(spell: Spell) -> bool:
+        return not spell.why.startswith(UNDER_A_CAP) and any(
+            text.startswith(f"{spell.what} cannot keep its floor")
+            and at_s <= spell.began_s <= at_s + DECLARED_S
+            for at_s, text in said
+        )
+
+    return [spell for spell in day.record.floors if foretold(spell) == declared]
+
+
+def _seconds(spells: Iterable[Spell]) -> int:
+    return sum(spell.seconds for spell in spells)
+
+
+def reversals_in_an_hour(turned: Mapping[str, Sequence[int]]) -> tuple[int, str]:
+    """How often the caps of one domain changed direction within an hour at most, and which."""
+    worst, where = 0, ""
+    for name, seconds in turned.items():
+        for place, second in enumerate(seconds):
+            count = sum(1 for later in seconds[place:] if later < second + HOUR_S)
+            if count > worst:
+                worst, where = count, f"{name} from {clock(second)}"
+    return worst, where
+
+
 def why_floors(day: Day) -> str:
-    """Which floors were broken, for how long, and what stood against them."""
+    """Which floors were broken without a word, for how long, and what stood against them."""
+    broken = floors_of(day, declared=False)
     said = [
         f"{spell.what} from {clock(spell.began_s)} for {spell.seconds} s: {spell.why}"
-        for spell in sorted(day.record.floors, key=lambda s: -s.seconds)[:TOLD]
+        for spell in sorted(broken, key=lambda s: -s.seconds)[:TOLD]
     ]
-    rest = len(day.record.floors) - TOLD
+    rest = len(broken) - TOLD
     return "; ".join([*said, *([f"and {rest} shorter"] if rest > 0 else [])])
 
 
@@ -204,16 +248,51 @@ def _of_cut(day: Day, event: GridEvent, number: int) -> dict[str, Figure]:
     }
 
 
-def _left_low(day: Day) -> int:
+def _low(day: Day) -> Bools:
     plant = day.record.plant
-    return int((plant.gpu_cap_set_w < plant.site.gpu.cap_max_w - SAME_W).sum())
+    low: Bools = plant.gpu_cap_set_w < plant.site.gpu.cap_max_w - SAME_W
+    return low
+
+
+def _left_low(day: Day) -> int:
+    """GPUs below their default that no rack or PDU needs there, by the plant's own draws.
+
+    One needs them low that could not carry all of its GPUs at their default at the hardest load,
+    and that is near its rating as they are; of a job in step one GPU's need is that of all.
+    """
+    plant = day.record.plant
+    site = plant.site
+    most_w = plant.natural_full_w
+
+    def loads_w(cap_w: Floats) -> tuple[Floats, Floats]:
+        gpus_w = np.bincount(site.node_of_gpu, np.minimum(cap_w, most_w), len(site.nodes))
+        nodes_w = H100_HOST.base_w + H100_HOST.slope * gpus_w
+        racks_w = np.bincount(site.rack_of_node, nodes_w, len(site.racks))
+        pdus_w = np.bincount(site.pdu_of_rack, racks_w, len(site.pdus))
+        return racks_w.astype(np.float64), pdus_w.astype(np.float64)
+
+    racks, pdus = (
+        (free_w > rating_w) & (now_w >= NEAR_ITS_RATING * rating_w)
+        for free_w, now_w, rating_w in zip(
+            loads_w(np.full(site.gpu_count, site.gpu.cap_max_w)),
+            loads_w(plant.gpu_cap_set_w),
+            (np.array([r.rating_w for r in site.racks]), np.array([p.rating_w for p in site.pdus])),
+            strict=True,
+        )
+    )
+    needed = racks[site.rack_of_gpu] | pdus[site.pdu_of_rack[site.rack_of_gpu]]
+    for job in plant.jobs:
+        gpus = list(job.gpu_indices)
+        if job.job_class is JobClass.TRAIN and needed[gpus].any():
+            needed[gpus] = True
+    return int((_low(day) & ~needed).sum())
 
 
 def _why_low(day: Day) -> str:
     """What became of the wish to release."""
     refused = [note for note in day.notes if note.kind == "refused"]
     if not day.could_rise:
-        return "higher caps would break a budget at the hardest load"
+        return "no plan raises them, though no rack or PDU needs them low"
     if not refused:
         return "nobody asked to release them"
     return f"asked {len(refused)} times, last at {refused[-1].at:%H:%M:%S}: {refused[-1].text}"

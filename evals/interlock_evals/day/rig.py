@@ -43,6 +43,7 @@ from interlock_tools.identity import Target
 
 START: Final = datetime(2026, 1, 15, tzinfo=UTC)  # midnight
 POWER_AGENT: Final = agent_principal("power", owner="person:power-team")
+OTHER_ISV: Final = "second-energy"
 ALWAYS_ASLEEP: Final = 1  # the worker's alarm; every change under verification has one more
 PATIENCE_S: Final = 60.0  # of the machine's time, for anything that should happen now
 LOOK_AGAIN_S: Final = 0.001  # likewise
@@ -58,6 +59,7 @@ class Rig:
     bms: ExchangeTwin
     dps: DpsTwin
     grid: GridIsvTwin
+    other_grid: GridIsvTwin
     flex_agent: FlexAgentTwin
     site: Site
     servers: Servers
@@ -142,12 +144,16 @@ async def running_rig(
     plant = Plant(spec, placed, seed=seed, start=START, load=load)
     story.scenario.prepare(plant)
     isv_key, agent_key = make_key(f"{ISV}-1"), make_key(f"{AGENT}-1")
+    other_key = make_key(f"{OTHER_ISV}-1")
     async with AsyncExitStack() as stack:
-        keys = write_jwks(folder / "jwks.json", [isv_key, agent_key])
+        keys = write_jwks(folder / "jwks.json", [isv_key, other_key, agent_key])
         address = await stack.enter_async_context(local_broker(broker))
         bms = await stack.enter_async_context(ExchangeTwin(plant, address, clock))
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         grid = await stack.enter_async_context(GridIsvTwin(address, isv_key, clock, identifier=ISV))
+        other_grid = await stack.enter_async_context(
+            GridIsvTwin(address, other_key, clock, identifier=OTHER_ISV)
+        )
         flex_agent = await stack.enter_async_context(
             FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
         )
@@ -163,7 +169,11 @@ async def running_rig(
             flex=FlexSettings(
                 mqtt=mqtt("flex"),
                 jwks_file=keys,
-                trusted={grid.source: (isv_key.kid,), flex_agent.source: (agent_key.kid,)},
+                trusted={
+                    grid.source: (isv_key.kid,),
+                    other_grid.source: (other_key.kid,),
+                    flex_agent.source: (agent_key.kid,),
+                },
                 site_id=spec.name,
                 feeds=spec.feed_ids,
             ),
@@ -176,7 +186,7 @@ async def running_rig(
             name: await stack.enter_async_context(Client(face.server()))
             for name, face in site.faces.items()
         }
-        rig = Rig(clock, plant, bms, dps, grid, flex_agent, site, Servers(clients))
+        rig = Rig(clock, plant, bms, dps, grid, other_grid, flex_agent, site, Servers(clients))
         await _until_known(rig)
         yield rig
 

@@ -37,10 +37,16 @@ PAGE: Final = 200
 # worker begins at once, caps follow within 1 s and the meter shows it in the next second. Twice
 # that, so that one repeated look is no violation.
 CONTROL_DELAY_S: Final = 2 * (AGENT_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
+PAUSED_BEFORE_S: Final = 300  # by people, before a limit that caps cannot meet begins
 RULE_OF_PEOPLE: Final = (
     f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
-    " it was asked, at any hour; nobody else votes"
+    " it was asked, at any hour; a second one with him where policy wants two"
 )
+RULE_OF_PAUSES: Final = (
+    f"somebody pauses what agent:power names for a limit of the grid, {PAUSED_BEFORE_S} s before it"
+    " begins or at once, and lets it go on once the agent says that the limit has ended"
+)
+FOR_THE_GRID: Final = "for the grid "  # how the agent begins what it proposes to people for it
 
 
 @dataclass
@@ -60,6 +66,13 @@ class Day:
     ledger_says: str = ""
     moved_w: list[int] = field(default_factory=list)
     could_rise: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    people_pause: bool = False
+
+    @property
+    def declared(self) -> list[Note]:
+        """Whose promise could not be kept, said by the agent when it saw why."""
+        return [note for note in self.notes if note.kind == "declared"]
 
     @property
     def excursions(self) -> list[Note]:
@@ -104,8 +117,7 @@ async def run_day(
 ) -> Day:
     """Run it; store, keys and export go to `folder`, and `watch` hears of every second.
 
-    `jobs` replace the house's mix, at full load; `people_pause`: somebody pauses the jobs that the
-    agent names in a proposal, as soon as it does.
+    `jobs` replace the house's mix, at full load; `people_pause`: see `RULE_OF_PAUSES`.
 
     Raises:
         UnavailableError: a part did not come up, or came to no rest.
@@ -113,9 +125,11 @@ async def run_day(
     began_s = time.monotonic()
     async with running_rig(story, folder, trace=trace, seed=seed, broker=broker, jobs=jobs) as rig:
         record = DayRecord(rig.plant, story.seconds, CONTROL_DELAY_S)
-        day = Day(story, trace is not None, record)
-        await _Course(rig, day, people_pause=people_pause).run(watch)
-        plan = await rig.servers.call("maxlps", "plan_caps", moves="up")
+        day = Day(story, trace is not None, record, people_pause=people_pause)
+        course = _Course(rig, day)
+        await course.run(watch)
+        known = {"at_most_w": most_w} if (most_w := course.at_most_w) else {}
+        plan = await rig.servers.call("maxlps", "plan_caps", moves="up", **known)
         day.could_rise = sorted(plan["gpu_cap_w_by_node"])
         day.changes = await _all_changes(rig)
         await _prove(rig, folder, day)
@@ -126,8 +140,10 @@ async def run_day(
 class _Course:
     """The order of things in each second."""
 
-    def __init__(self, rig: Rig, day: Day, *, people_pause: bool) -> None:
-        self._rig, self._day, self._people_pause = rig, day, people_pause
+    def __init__(self, rig: Rig, day: Day) -> None:
+        self._rig, self._day = rig, day
+        self._pause_at: dict[str, int] = {}
+        self._paused: list[str] = []
         self._busy = False
         self._agent = PowerAgent(rig.servers, rig.clock, self._told)
         self._operator = OperatorPersona(
@@ -135,12 +151,24 @@ class _Course:
         )
         self._here = Target(kind="site", id=rig.plant.site.name)
 
+    @property
+    def at_most_w(self) -> dict[str, int]:
+        """What the agent knows to have been too much, by node."""
+        return self._agent.at_most_w
+
     async def run(self, watch: Callable[[int], None]) -> None:
         rig, plant = self._rig, self._rig.plant
         for second in range(self._day.story.seconds):
             for announced_s, event in self._day.story.scenario.grid:
                 if announced_s == second:
                     await self._announce(event)
+            for announced_s, event in self._day.story.others:
+                if announced_s == second:
+                    await self._announce_other(event)
+            for job_id in [job for job, at in self._pause_at.items() if at <= second]:
+                plant.pause(job_id)
+                self._paused.append(job_id)
+                del self._pause_at[job_id]
             plant.step()
             rig.clock.advance(1.0)
             self._day.record.take()
@@ -175,6 +203,23 @@ class _Course:
         with anyio.fail_after(10.0):
             await rig.flex_agent.wait_heard(heard)
 
+    async def _announce_other(self, event: GridEvent) -> None:
+        """What a second ISV asks; what the schedule then remarks is kept."""
+        rig = self._rig
+        name = await rig.other_grid.set_target(
+            event.target_w,
+            start=START + timedelta(seconds=event.begins_s),
+            end=START + timedelta(seconds=event.ends_s),
+        )
+
+        async def known() -> bool:
+            found = await rig.servers.call("flex", "list_load_targets")
+            return name in {target.get("correlation_id") for target in found["targets"]}
+
+        await until(known, f"the target {name} of the other ISV")
+        schedule = await rig.servers.call("flex", "grid_schedule")
+        self._day.remarks += [one for one in schedule["remarks"] if one not in self._day.remarks]
+
     async def _meters(self) -> None:
         now = self._rig.clock.now()
         await self._rig.bms.publish_once()
@@ -191,11 +236,23 @@ class _Course:
         self._day.notes.append(note)
         if note.kind == "proposed":
             self._busy = True
-        if note.kind == "proposal" and self._people_pause:
+        if self._day.people_pause:
+            self._people(note)
+
+    def _people(self, note: Note) -> None:
+        """Pause what the agent proposes to pause for the grid; let it go on afterwards."""
+        plant = self._rig.plant
+        if note.kind == "proposal" and note.text.startswith(FOR_THE_GRID):
+            ahead = [event.begins_s for event, _ in self._day.sent if event.ends_s > plant.second]
+            begins_s = min(ahead, default=0)
             words = set(note.text.replace(",", " ").split())
-            for job in self._rig.plant.jobs:
-                if job.job_id in words:
-                    self._rig.plant.pause(job.job_id)
+            for job in plant.jobs:
+                if job.job_id in words and job.job_id not in self._paused:
+                    self._pause_at.setdefault(job.job_id, begins_s - PAUSED_BEFORE_S)
+        elif note.kind == "observed" and note.text == "the grid limit has ended":
+            for job_id in self._paused:
+                plant.resume(job_id)
+            self._paused.clear()
 
 
 async def _all_changes(rig: Rig) -> list[Change]:

@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from interlock_evals.day.report import by_minute, clock
-from interlock_evals.day.run import RULE_OF_PEOPLE, Day
+from interlock_evals.day.run import RULE_OF_PAUSES, RULE_OF_PEOPLE, Day
 from interlock_evals.reports import Promise, Report
 from interlock_plant.arrays import Floats
 from interlock_tools.svg import Picture, as_svg
@@ -71,9 +71,10 @@ def told(day: Day) -> list[str]:
     load = "the request trace, at night less" if day.traced else "SYNTHETIC: no trace was there"
     people = ", ".join(f"{n} {operation}" for operation, n in day.by_people.items()) or "nothing"
     name, rating_w = day.story.small_pdu
+    rules = f"{RULE_OF_PEOPLE}; {RULE_OF_PAUSES if day.people_pause else 'nobody pauses work'}"
     lines = [
         f"serving load: {load}; {name} has a breaker of {rating_w / 1e3:.0f} kW",
-        f"people: {RULE_OF_PEOPLE}; they approved {people}",
+        f"people: {rules}; they approved {people}",
         f"the plant by itself: {len(record.trips)} breakers tripped, {len(record.throttled_gpus)}"
         f" GPUs throttled, {len(record.shut_off)} of them were shut off by heat",
         f"the power agent moved caps by {sum(day.moved_w) / 1e3:.1f} kW of GPU limits in "

@@ -6,6 +6,7 @@ from typing import Final
 
 from interlock_evals.day.load import DAY_S
 from interlock_plant.faults import FaultKind
+from interlock_plant.grid import GridEvent
 from interlock_plant.scenario import Scenario, parse_scenario
 from interlock_plant.site import SiteSpec
 from interlock_plant.site_file import shipped_site
@@ -22,6 +23,8 @@ class Story:
         scenario: what happens.
         seconds: how long it is.
         small_pdu: the PDU whose breaker was made smaller, and what it carries.
+        others: what a second ISV asks, in seconds of its word and as an event; the plant knows
+            nothing of it.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Story:
     scenario: Scenario
     seconds: int
     small_pdu: tuple[str, float]
+    others: tuple[tuple[int, GridEvent], ...] = ()
 
 
 # Day: site, scenario file, length, PDU with the small breaker and its rating. [A]

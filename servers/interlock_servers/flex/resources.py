@@ -19,6 +19,7 @@ from interlock_tools.errors import NotFoundError
 
 TARGETS = "flex://targets"
 LIMIT = "flex://limit"
+LOOK_EVERY_S = 0.1  # a second is all that may pass to the first cap; a look asks nobody
 
 EventId = Annotated[
     str, Field(min_length=1, max_length=200, description="event_id or correlation_id of a target")
@@ -65,7 +66,7 @@ def offer_resources(
         """Load targets in force and announced; it tells when one comes, begins or ends."""
         return await targets(limit=MAX_LIMIT)
 
-    @face.resource(LIMIT, marks=marks)
+    @face.resource(LIMIT, marks=marks, every_s=LOOK_EVERY_S)
     async def site_limit() -> Page:
         """The limit on the whole site, as grid_limit shows it; it tells when it moves."""
         return await limit()

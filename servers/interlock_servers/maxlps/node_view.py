@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from interlock_servers.maxlps.allocator.refit import Robust
 from interlock_servers.maxlps.models import Level
 from interlock_servers.maxlps.priors import Prior, is_synchronous, prior_of
 from interlock_tools.errors import InvalidRequestError
-from interlock_tools.power_curve import CurveParameters, throughput
+from interlock_tools.power_curve import FLOOR_RATIO, CurveParameters, cap_for, throughput
 
 HOST = HostPower()
+IDLE_SHARE = 0.15  # of its greatest limit: work draws more (H100 idle: 72.5 of 700 W)
 FLOOR_RESERVE = 0.01  # floors are planned this much higher: natural draw is known to about 1 to 2 %
-BINDING = 0.97  # of its limit: a GPU that draws less is not held back by it
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Group:
     tenant: str | None
     workload_class: str | None
     slo_floor: float | None
+    is_active: bool = True
 
     @property
     def is_synchronous(self) -> bool:
@@ -38,7 +40,8 @@ class NodeView:
     """One node.
 
     `set_w` is the highest limit among its GPUs, `each_set_w` that of each, `power_w` the highest
-    draw; None is unknown. `dark_w`: what a node whose limits nobody knows may draw at the wall.
+    draw, `each_power_w` that of each; None is unknown. `dark_w`: what a node whose limits nobody
+    knows may draw at the wall.
     """
 
     node_id: str
@@ -54,15 +57,28 @@ class NodeView:
     group: Group | None
     fit: Robust | None = None  # where its work was measured
     dark_w: float = float("inf")
+    each_power_w: tuple[float | None, ...] = ()
 
     @property
     def is_dark(self) -> bool:
         """Whether nobody knows its limits now: it can be given none, and may draw its most."""
         return self.min_w is None or self.max_w is None
 
+    @cached_property
+    def is_paused(self) -> bool:
+        """Whether its group is said to be inactive, and every one of its GPUs is seen to idle.
+
+        Either alone is not enough: a word may be wrong, and what idles may start at any moment.
+        """
+        if self.group is None or self.group.is_active or self.is_dark or self.power_w is None:
+            return False
+        return self.power_w <= IDLE_SHARE * self.limits[1]
+
     @property
     def prior(self) -> Prior:
         """What is known of its kind of work before measuring."""
+        if self.is_paused:
+            return prior_of("idle")
         return prior_of(None if self.group is None else self.group.workload_class)
 
     @property
@@ -74,19 +90,37 @@ class NodeView:
         """
         if self.min_w is None or self.max_w is None:
             raise InvalidRequestError(
-                f"{self.node_id}: DPS does not know its GPUs' limits now; leave it out, or look "
+                f"{self.node_id}: its GPUs' limits are not known now; leave it out, or look "
                 "at its BMC"
             )
         return self.min_w, self.max_w, self.max_w if self.set_w is None else self.set_w
 
-    @property
+    @cached_property
     def natural_w(self) -> float:
-        """What one of its GPUs draws at full load without a limit: fit, prior, or more if seen."""
-        _, max_w, set_w = self.limits
-        natural_w = self.prior.natural_share * max_w if self.fit is None else self.fit.natural_w
-        if self.power_w is not None and self.power_w < BINDING * set_w:
-            natural_w = max(natural_w, self.power_w)
-        return min(natural_w, max_w)
+        """What its hottest GPU draws at full load without a limit: fit, prior, or more if seen.
+
+        What is seen is a lower bound, held back by a limit or not.
+        """
+        estimate_w, max_w = self._estimate_w, self.limits[1]
+        return min(max([estimate_w, *(w for w in self.each_power_w if w is not None)]), max_w)
+
+    @cached_property
+    def mean_w(self) -> float:
+        """What one of its GPUs draws so on average: silicon differs, one of them is the hottest."""
+        each_w = self._each_natural_w
+        return sum(each_w) / len(each_w) if each_w else self.natural_w
+
+    @cached_property
+    def _each_natural_w(self) -> list[float]:
+        estimate_w, max_w = self._estimate_w, self.limits[1]
+        seen_w = self.each_power_w or (None,) * self.gpu_count
+        return [min(max(estimate_w, watts or 0.0), max_w) for watts in seen_w]
+
+    @cached_property
+    def _estimate_w(self) -> float:
+        max_w = self.limits[1]
+        fits = self.fit is not None and not self.is_paused
+        return self.fit.natural_w if self.fit and fits else self.prior.natural_share * max_w
 
     def work_at(self, cap_w: float) -> float:
         """Relative throughput in [0, 1] under a limit."""
@@ -102,10 +136,17 @@ class NodeView:
     def planned_floor(self) -> float:
         """The relative work to plan for: what was promised, and a reserve."""
         promised = 0.0 if self.group is None else self.group.slo_floor or 0.0
-        if not promised:
+        if not promised or self.is_paused:
             return 0.0
         fitted = promised if self.fit is None else self.fit.floor_work
         return min(1.0, max(fitted, promised + FLOOR_RESERVE))
+
+    @property
+    def promised_w(self) -> float:
+        """The limit per GPU below which the promise, or the device's range, is broken."""
+        curve, natural_w = self.curve, self.natural_w
+        floor_w = float(cap_for(self.planned_floor, natural_w, curve.p0, curve.gamma))
+        return max(self.limits[0], FLOOR_RATIO * natural_w, floor_w)
 
     def moves_w(self, cap_w: float) -> tuple[float, float]:
         """By how much its GPUs' limits fall and rise under this one, in sum.
@@ -140,8 +181,7 @@ class NodeView:
         return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
 
     def _wall_w(self, limits_w: Iterable[float]) -> float:
-        natural_w = self.natural_w
-        gpus_w = sum(min(watts, natural_w) for watts in limits_w)
+        gpus_w = sum(map(min, limits_w, self._each_natural_w))
         return float(np.asarray(HOST.fixed_w)) + HOST.slope * gpus_w
 
 
@@ -155,7 +195,7 @@ def lit_worst_case(nodes: Mapping[str, NodeView]) -> dict[str, NodeView]:
     if not nodes:
         return {}
     if not known:
-        raise InvalidRequestError("DPS knows the limits of no node of this site; try again later")
+        raise InvalidRequestError("the limits of no node of this site are known; try again later")
     most_w = max(view.limits[1] for view in known)
     most_gpus = max(view.gpu_count for view in known)
 
@@ -192,6 +232,7 @@ def node_view(
         min_w=limits["min_w"],
         max_w=limits["max_w"],
         power_w=_highest(limits["power_w"]),
+        each_power_w=tuple(limits["power_w"]),
         group=group,
         fit=Robust(**limits["fit"]) if limits.get("fit") else None,
     )

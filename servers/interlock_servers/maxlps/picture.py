@@ -52,7 +52,9 @@ class Picture:
     ) -> "Picture":
         """The picture from the values of the three facts."""
         by_node = {
-            node_id: Group(g["name"], g["tenant"], g["workload_class"], g["slo_floor"])
+            node_id: Group(
+                g["name"], g["tenant"], g["workload_class"], g["slo_floor"], g.get("active", True)
+            )
             for g in sorted(groups, key=_claim)
             for node_id in g["node_ids"]
         }

@@ -19,6 +19,7 @@ from interlock_servers.maxlps.allocator.infeasible import NoRelief, Relief
 from interlock_servers.maxlps.allocator.plan import MARGIN, CapPlan, Infeasible, plan
 from interlock_servers.maxlps.allocator.problem import Leaves
 from interlock_servers.maxlps.allocator.tree import Floats, Ints, PowerTree, TreeNode
+from interlock_servers.maxlps.models import Level
 from interlock_servers.maxlps.node_view import HOST, NodeView
 from interlock_servers.maxlps.picture import Caps, Picture
 from interlock_servers.maxlps.relief import relief_of
@@ -43,7 +44,7 @@ class SitePlan:
         missing_w: by domain or loop, watts at the meter by which its limit would have to rise.
         relief: the cheapest work to pause or move so that the floors of the rest fit; its cost is
             GPU-hours of work for an hour of pause.
-        work_kept: mean relative work of the GPUs under the whole plan, in [0, 1].
+        work_kept: mean relative work under the whole plan, in [0, 1]; of GPUs that are not paused.
         gap: distance to the optimum at most, relative; None where the limits were not kept.
         dark: nodes that count with their worst case and are given no cap.
         steps_left: how many more such plans a restore takes after this one.
@@ -69,6 +70,8 @@ def plan_site(
     *,
     domain_limits_w: Mapping[str, float] = NOTHING,
     moves: Moves = "any",
+    at_most_w: Mapping[str, float] = NOTHING,
+    any_feed_may_fail: bool = False,
 ) -> SitePlan:
     """The best caps within every budget, loop and limit, keeping every floor; or the closest ones.
 
@@ -80,15 +83,23 @@ def plan_site(
         moves: `down`: only what falls; where there are further limits and none of the site, only
             under them. `up`: only what rises while nothing falls, as far as the first step that a
             breaker allows; what does not fit then are domains that stand above their limit.
+        at_most_w: the most that GPUs of a node may be given, as long as that keeps their promise;
+            nodes that the site does not have limit nothing.
+        any_feed_may_fail: keep the site within what the others carry once the largest feed is lost.
 
     Raises:
-        InvalidRequestError: an argument is out of range or names no domain.
+        InvalidRequestError: an argument is out of range or names no domain, or no feed would be
+            left.
     """
     unknown = sorted(set(domain_limits_w) - set(picture.levels))
     if unknown:
         raise InvalidRequestError(f"domain_limits_w: {unknown[0]!r} is no domain of power_tree")
     stands = moves == "up"  # whoever would have to fall for it stays, and so do the others there
-    sheet = Sheet.of(picture, site_limit_w, domain_limits_w, margin, stands=stands)
+    if any_feed_may_fail:
+        site_limit_w = min(_surviving_w(picture), site_limit_w or math.inf)
+    sheet = Sheet.of(
+        picture, site_limit_w, domain_limits_w, margin, stands=stands, at_most_w=at_most_w
+    )
     began_s = time.perf_counter()
     found = sheet.plan(margin)
     ALLOCATOR.record(time.perf_counter() - began_s, {FEASIBLE: isinstance(found, CapPlan)})
@@ -102,18 +113,20 @@ def plan_site(
         solved, gap = closest, None
     else:
         solved, gap = found, found.gap
-    whole = sheet.by_node(solved.cap_w)
+    # What is paused is given the least that its device takes: it goes on below that, not above.
+    idle = {view.node_id: math.ceil(view.limits[0]) for view in picture.lit if view.is_paused}
+    whole = _unheld(picture, sheet.by_node(solved.cap_w), at_most_w) | idle
     caps, left = whole, 0
     if moves == "down":
         under = frozenset(domain_limits_w) if site_limit_w is None else frozenset[str]()
         caps = _falls(picture, whole, under)
     elif moves == "up":
-        caps, left = first_step(picture, _lifted(picture, whole))
+        caps, left = first_step(picture, _lifted(picture, whole, at_most_w))
     return SitePlan(
         caps=caps,
         whole=whole,
         feasible=gap is not None,
-        work_kept=float(solved.work.mean()),
+        work_kept=_mean_work(picture, whole),
         gap=gap,
         missing_w=missing_w,
         relief=relief,
@@ -152,18 +165,18 @@ class Sheet:
         margin: float = MARGIN,
         *,
         stands: bool = False,
+        at_most_w: Mapping[str, float] = NOTHING,
     ) -> "Sheet":
         """The sheet of a picture under these further limits; `stands`: no cap may fall."""
         views = picture.lit
         spread = np.repeat(np.arange(len(views)), [view.gpu_count for view in views])
-        columns = np.array([_column(view, stands=stands) for view in views])[spread].T
+        rows = [_column(view, at_most_w.get(view.node_id), stands=stands) for view in views]
+        columns = np.array(rows)[spread].T
         natural_w, p0, gamma, lo_w, hi_w, floor = columns
         leaves = Leaves.of(
             natural_w=natural_w, p0=p0, gamma=gamma, lo_w=lo_w, hi_w=hi_w, floor_work=floor
         )
-        names = [
-            view.group.name if view.group and view.group.is_synchronous else "" for view in views
-        ]
+        names = [_job(view) for view in views]
         jobs = sorted(set(names) - {""})
         number = {name: place for place, name in enumerate(jobs)} | {"": ALONE}
         return cls(
@@ -246,12 +259,53 @@ class Sheet:
         return dict(zip(self.gpu_node, whole_w.tolist(), strict=True))
 
 
-def _column(view: NodeView, *, stands: bool) -> tuple[float, ...]:
+def _job(view: NodeView) -> str:
+    in_step = view.group is not None and view.group.is_synchronous and not view.is_paused
+    return view.group.name if view.group is not None and in_step else ""
+
+
+def _column(view: NodeView, most_w: float | None, *, stands: bool) -> tuple[float, ...]:
     min_w, max_w, set_w = view.limits
+    natural_w, curve = view.natural_w, view.curve
+    if view.is_paused:
+        return natural_w, curve.p0, curve.gamma, natural_w, natural_w, 0.0
+    # No more is counted than its GPUs draw together; the curve is that of the hottest.
+    hi_w = min(max_w, max(view.mean_w, view.promised_w))
     if stands:
-        min_w = max(min_w, min(set_w, view.natural_w))
-    curve = view.curve
-    return view.natural_w, curve.p0, curve.gamma, min_w, max_w, view.planned_floor
+        min_w = max(min_w, min(set_w, hi_w))
+    if most_w is not None:
+        hi_w = min(hi_w, max(most_w, min_w, view.promised_w))
+    max_w = max(hi_w, min_w)
+    return natural_w, curve.p0, curve.gamma, min_w, max_w, view.planned_floor
+
+
+def _surviving_w(picture: Picture) -> float:
+    """What the feeds carry once the largest of them is lost, in watts at the meter."""
+    feeds = {d.name: d.budget_w for d in picture.domains if picture.levels[d.name] is Level.FEED}
+    if len(feeds) < 2 or not all(map(math.isfinite, feeds.values())):
+        raise InvalidRequestError(
+            f"any_feed_may_fail: power_tree has to state two or more feeds; it has {len(feeds)}"
+        )
+    return limits.Supply(picture.root, feeds).checked().surviving_w
+
+
+def _unheld(picture: Picture, caps: Caps, at_most_w: Mapping[str, float]) -> dict[str, int]:
+    """The same, where a node may draw all it does: then none of its GPUs is held back."""
+    out: dict[str, int] = {}
+    for node_id, cap_w in caps.items():
+        view = picture.nodes[node_id]
+        is_free = cap_w >= int(view.mean_w)
+        out[node_id] = cap_w
+        if is_free:
+            most_w = max(cap_w, at_most_w.get(node_id, math.inf))
+            out[node_id] = max(cap_w, int(min(view.natural_w, most_w)))
+    return out
+
+
+def _mean_work(picture: Picture, caps: Caps) -> float:
+    runs = [picture.nodes[node_id] for node_id in caps if not picture.nodes[node_id].is_paused]
+    work = sum(view.gpu_count * view.work_at(caps[view.node_id]) for view in runs)
+    return work / sum(view.gpu_count for view in runs) if runs else 1.0
 
 
 def _fed(picture: Picture, domains: Sequence[TreeNode]) -> tuple[TreeNode, ...]:
@@ -315,12 +369,15 @@ def _falls(picture: Picture, caps: Caps, under: frozenset[str]) -> dict[str, int
     }
 
 
-def _lifted(picture: Picture, caps: Caps) -> dict[str, int]:
+def _lifted(picture: Picture, caps: Caps, at_most_w: Mapping[str, float]) -> dict[str, int]:
     """Those that raise some GPU and lower none; what draws no more goes to its device's default."""
     out: dict[str, int] = {}
     for node_id, cap_w in caps.items():
         view = picture.nodes[node_id]
-        lifted_w = int(view.limits[1]) if cap_w >= int(view.natural_w) else cap_w
+        if view.is_paused:
+            continue
+        draws_less = cap_w >= int(view.natural_w) and node_id not in at_most_w
+        lifted_w = int(view.limits[1]) if draws_less else cap_w
         fall_w, rise_w = view.moves_w(lifted_w)
         if rise_w >= DEADBAND_W * view.gpu_count and (fall_w == 0 or None in view.each_set_w):
             out[node_id] = lifted_w

@@ -38,6 +38,8 @@ def relief_of(
     spare: dict[str, int] = {}
     for place, node_id in enumerate(gpu_node):
         view = picture.nodes[node_id]
+        if view.is_paused:
+            continue
         if view.group is None:
             if view.rack_id is not None:
                 spare[view.rack_id] = spare.get(view.rack_id, 0) + 1

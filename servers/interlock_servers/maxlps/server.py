@@ -47,11 +47,12 @@ from interlock_tools.fact import Fact, FactNeed
 from interlock_tools.identity import Target
 
 INSTRUCTIONS = """\
-Power limits of GPUs through DPS, under the budgets of feeds, PDUs and racks.
+Power limits of GPUs, under the budgets of feeds, PDUs and racks.
 To follow a grid limit: plan_caps with site_limit_w (at the main meter; without it the budgets
 alone) and moves=down (only what falls), then set_caps with its map. Once it has ended: plan_caps
 with moves=up (what may rise, a step at a time), set_caps, and again until steps_left is 0; or
-release_caps. domain_limits_w: further limits by domain; margin: share of budgets left free.
+release_caps. domain_limits_w: further limits by domain; margin: share of budgets left free;
+at_most_w: most per GPU by node; any_feed_may_fail: fits once the largest feed is lost (N+1).
 A plan that is not feasible has the lowest caps that keep every floor: missing_w is what lacks at
 the meter by domain; pause and move are proposals for people, at cost_gpu_h for an hour of pause.
 dark: nodes whose limits nobody knows; they count at full draw and get no cap. could_draw_w: at the
@@ -98,7 +99,7 @@ def maxlps_face(
     async def power_tree(
         limit: Limit = 100, cursor: Cursor = None, fields: Fields = None
     ) -> PowerTree:
-        """Budget, worst-case draw and headroom in W of site, feeds, PDUs, racks: where room is."""
+        """Budget, worst-case draw and headroom in W of site, feeds, PDUs and racks."""
         seen = await look()
         picture, load_w = seen.picture, seen.picture.load_w({})
         found = [d for d in picture.domains if picture.levels[d.name] is not Level.NODE]
@@ -111,7 +112,7 @@ def maxlps_face(
     async def list_groups(
         limit: Limit = 50, cursor: Cursor = None, fields: Fields = None
     ) -> Groups:
-        """Who works where: groups with tenant, promised floor and nodes."""
+        """Who works where: tenant, floor and nodes of groups."""
         seen = await look()
         found = sorted(seen.groups, key=_name)
         page, more = paged(found, _name, Place.of("list_groups"), limit=limit, cursor=cursor)
@@ -127,7 +128,7 @@ def maxlps_face(
         cursor: Cursor = None,
         fields: Fields = None,
     ) -> Nodes:
-        """Nodes, with limit and draw of each of their GPUs in W: what can be capped."""
+        """Nodes with limit and draw of each GPU in W: what can be capped."""
         seen = await look()
         place = Place.of("list_nodes", group=group, rack_id=rack_id)
         found = [v for v in seen.picture.nodes.values() if _is_in(v, group, rack_id)]
@@ -141,8 +142,10 @@ def maxlps_face(
         margin: Annotated[float, Field(ge=0, lt=0.5)] = MARGIN,
         domain_limits_w: Annotated[dict[str, Watts], ByName] = NO_LIMITS,
         moves: Moves = "any",
+        at_most_w: Annotated[dict[str, Watts], ByName] = NO_LIMITS,
+        any_feed_may_fail: bool = False,
     ) -> CapPlanView:
-        """Best GPU limits within every budget and floor, or the closest; before set_caps."""
+        """Best GPU limits within every budget and floor, or the closest; for set_caps."""
         seen = await look()
         work = partial(
             plan_site,
@@ -151,6 +154,8 @@ def maxlps_face(
             margin,
             domain_limits_w=domain_limits_w,
             moves=moves,
+            at_most_w=at_most_w,
+            any_feed_may_fail=any_feed_may_fail,
         )
         found = await anyio.to_thread.run_sync(work)
         return CapPlanView(
@@ -167,7 +172,7 @@ def maxlps_face(
         floor: Annotated[dict[str, Share], ByName] = NO_LIMITS,
         add: Annotated[dict[str, Count], ByName] = NO_NODES,
     ) -> WhatIf:
-        """What a loss, another budget or floor, or more nodes would do to the best plan."""
+        """What a loss, other budgets or floors, or more nodes do to the best plan."""
         seen = await look()
         work = partial(changed, seen.picture, lose=lose, budget_w=budget_w, floor=floor, add=add)
         return WhatIf(**seen.origin, **what_if_fields(await anyio.to_thread.run_sync(work)))
@@ -193,7 +198,7 @@ def maxlps_face(
 
 
 class _Look(NamedTuple):
-    """The site as DPS shows it now, and how old that is."""
+    """The site as it is shown now, and how old that is."""
 
     picture: Picture
     groups: list[dict[str, Any]]

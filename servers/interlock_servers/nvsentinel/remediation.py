@@ -18,8 +18,9 @@ of minutes: ask get_change, do not propose it again.
 """
 JANITOR_INSTRUCTIONS = """\
 What is hardest on a cluster with NVSentinel: GPU resets, reboots, terminations, the end of a repair
-outside, and its circuit breaker. People approve elsewhere. Prefer request_maintenance of the remediation server, and drain
-first: a node where somebody works is refused. A reboot may take an hour: ask get_change.
+outside, and its circuit breaker. People approve elsewhere. Prefer request_maintenance of the
+remediation server, and drain first: a node where somebody works is refused. A reboot may take an
+hour: ask get_change.
 """
 
 

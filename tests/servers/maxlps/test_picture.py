@@ -162,16 +162,18 @@ def test_of_a_site_that_is_all_dark_nothing_is_said() -> None:
         Picture.of(topology(), GROUPS, limits(**names))
 
 
-def test_a_draw_that_no_limit_holds_down_raises_the_estimate_and_another_does_not() -> None:
-    """A GPU at its limit shows the limit and not its own wish."""
+def test_a_draw_that_is_seen_above_the_estimate_raises_it_held_back_by_a_limit_or_not() -> None:
+    """The hottest GPUs of a job run into their default limit: they draw that much at least."""
     prior_w = Picture.of(topology(), GROUPS, limits(power_w=None)).node("node-1a").natural_w
     free = Picture.of(topology(), GROUPS, limits(power_w=660.0)).node("node-1a")
-    held = Picture.of(topology(), GROUPS, limits(set_w=650.0, power_w=649.0)).node("node-1a")
+    at_default = Picture.of(topology(), GROUPS, limits(power_w=693.0)).node("node-1a")
+    held = Picture.of(topology(), GROUPS, limits(set_w=400.0, power_w=399.0)).node("node-1a")
     idle = Picture.of(topology(), GROUPS, limits(power_w=80.0)).node("node-1a")
 
     assert prior_w < 649.0
     assert free.natural_w == 660.0
-    assert held.natural_w == prior_w
+    assert at_default.natural_w == 693.0
+    assert held.natural_w == prior_w  # below the estimate a limit shows nothing
     assert idle.natural_w == prior_w  # idle now is not idle for ever
 
 
