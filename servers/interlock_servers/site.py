@@ -101,6 +101,7 @@ class Site:
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
     requesting: Requesting | None = None
+    sentinel: NvsentinelPart | None = None
     sending: Sending | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
@@ -308,6 +309,7 @@ async def open_site(
             if sends is not None and site.offers(GRID_ISV, only):
                 site.faces[GRID_ISV] = isv_face(sent, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
+        site.sentinel = sentinel
         if sentinel is not None:
             for face in sentinel.faces(guard, who):
                 if site.offers(face.component, only):

@@ -1,10 +1,7 @@
 """What is known of a cluster, as the modules' own objects show it."""
 
-import pytest
-
-from interlock_servers.nvsentinel.models import CordonedBy, Outcome
 from tests.servers.nvsentinel.conftest import following
-from tests.servers.nvsentinel.world import GPU_A, AheadClock, World, health_event
+from tests.servers.nvsentinel.world import AheadClock, World
 
 
 async def test_a_true_condition_of_a_monitor_is_a_fault(world: World, clock: AheadClock) -> None:

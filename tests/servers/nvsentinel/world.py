@@ -346,7 +346,7 @@ class World:
         await self.http.request("DELETE", "/api/v1/nodes")
 
 
-def condition(kind: str, status: str, reason: str, message: str = "") -> Json:
+def condition(kind: str, status: str, reason: str, message: str = "as it is") -> Json:
     """One condition as controllers write it."""
     at = stamp()
     return {
