@@ -100,6 +100,12 @@ class Rig:
         """The change at its end."""
         return await self.until(change, lambda row: row.ended)
 
+    async def still_verifying(self, change: Change) -> bool:
+        """Whether it has not ended after the worker has looked a few times more."""
+        later = self.clock.now() + timedelta(seconds=10)
+        row = await self.until(change, lambda row: row.ended or self.clock.now() >= later)
+        return not row.ended
+
     async def until(self, change: Change, holds: Any) -> Change:
         """The change, once something holds of it; bounded in the machine's time."""
         with anyio.fail_after(PATIENCE_S):

@@ -62,7 +62,7 @@ async def test_a_maintenance_is_asked_for_held_and_ended(rig: Rig) -> None:
     end = await rig.begun("end_maintenance", node_id="n-1", request_name=name_of(change))
     gone = await rig.world.http.get(f"{PATHS['MaintenanceRequest']}/{name_of(change)}")
     assert gone.status_code == 404
-    assert (await rig.site.guard.get(end.change_id)).state is ChangeState.VERIFYING
+    assert await rig.still_verifying(end)
     await rig.world.give_back("n-1")
     assert (await rig.ended(end)).state is ChangeState.SUCCEEDED
 
@@ -155,7 +155,7 @@ async def test_whoever_cancels_a_quarantine_names_every_fault_that_shows(rig: Ri
     change = await rig.begun("cancel_quarantine", node_id="n-1", despite_faults=sorted(faults))
     node = await rig.world.get("/api/v1/nodes/n-1")
     assert not node["spec"].get("unschedulable")
-    assert (await rig.site.guard.get(change.change_id)).state is ChangeState.VERIFYING
+    assert await rig.still_verifying(change)
     await rig.world.give_back("n-1")
     assert (await rig.ended(change)).state is ChangeState.SUCCEEDED
 
@@ -253,10 +253,7 @@ async def test_a_reset_is_done_once_the_node_no_longer_names_the_gpu(rig: Rig) -
         "conditions": [condition("Complete", "True", "Succeeded")],
     }
     await rig.world.says("GPUReset", name_of(change), done)
-    seen = await rig.until(
-        change, lambda row: "faults_of_these_gpus" in str(row.evidence) or row.ended
-    )
-    assert seen.state is ChangeState.VERIFYING
+    assert await rig.still_verifying(change)
     await rig.world.status("n-1")
     assert (await rig.ended(change)).state is ChangeState.SUCCEEDED
 
@@ -314,8 +311,7 @@ async def test_a_reboot_goes_by_maintenance_and_is_done_when_the_kubelet_says_so
     assert change.blast_radius.tenants == {"team-a"}
     rig.clock.ahead += 45 * MINUTE
     await rig.world.status("n-1", boot_id="boot-1")  # ready, and never rebooted
-    await rig.until(change, lambda row: rig.clock.now() > row.history[-1].at + 46 * MINUTE)
-    assert (await rig.site.guard.get(change.change_id)).state is ChangeState.VERIFYING
+    assert await rig.still_verifying(change)
     await rig.world.status("n-1", boot_id="boot-2")
     assert (await rig.ended(change)).state is ChangeState.SUCCEEDED
 
@@ -407,8 +403,7 @@ async def test_the_breaker_is_reset_by_two_steps_and_done_when_the_second_is_rol
     assert change.blast_radius.hosts == {"n-1"}
     data = (await rig.world.get(f"{CONFIG}/{names.BREAKER}"))["data"]
     assert data == {"status": "CLOSED", "cursor": "RESUME"}
-    seen = await rig.site.guard.get(change.change_id)
-    assert seen.state is ChangeState.VERIFYING
+    assert await rig.still_verifying(change)
     await rig.world.roll_out(names.QUARANTINER)
     assert (await rig.ended(change)).state is ChangeState.SUCCEEDED
 
