@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ async def test_somebody_elses_maintenance_is_not_ended(rig: Rig) -> None:
     ],
 )
 async def test_somebody_elses_cordon_is_left_alone(
-    rig: Rig, tool: str, arguments: dict[str, object]
+    rig: Rig, tool: str, arguments: dict[str, Any]
 ) -> None:
     """Without NVSentinel's own annotation a cordon is not NVSentinel's, whatever else is there."""
     note = {"nvsentinel.nvidia.com/quarantine": "true"}  # of upstream's page, in no code
@@ -130,7 +131,7 @@ async def test_somebody_elses_cordon_is_left_alone(
 async def test_a_lease_without_a_holder_and_without_an_end_is_held(rig: Rig, tool: str) -> None:
     """The janitor writes an owner and nothing else: there is a lock as long as the lease exists."""
     await rig.world.lease("n-1", "RebootNode", "maintenance-n-1")
-    more = {"expires_in_s": 3600.0} if tool == "opt_out" else {}
+    more: dict[str, Any] = {"expires_in_s": 3600.0} if tool == "opt_out" else {}
     with pytest.raises(InvalidRequestError, match=r"RebootNode/maintenance-n-1 holds"):
         await rig.propose(tool, node_id="n-1", **more)
 
