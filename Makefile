@@ -64,8 +64,10 @@ twin: $(STAMP)  ## the plant against public numbers into reports/twin.json; need
 day: $(STAMP)   ## a simulated day of the lab, unattended, into reports/day.json; DAY="--cut 0.18" for another grid cut
 	@$(BIN)/python -m interlock_evals.day $(DAY)
 
-grid: $(STAMP)  ## what the grid may rely on, a third less in 30 s and a quarter less for 3 h, into reports/grid.json
-	@$(BIN)/python -m interlock_evals.scenarios.grid_promises
+grid: $(STAMP)  ## what the grid may rely on, a third less in 30 s and a quarter less for 3 h, into reports/grid.json, and its settlement
+	@$(BIN)/python -m interlock_evals.scenarios.grid_promises; held=$$?; \
+	  $(BIN)/interlock settlement --config reports/grid-site/interlock.toml --method 10-of-10 --out reports/grid-settlement \
+	  && exit $$held
 
 chaos: $(STAMP) ## a million lies of the bus, then a thousand kills on each store; 25 minutes; reports/chaos*.json
 	@$(BIN)/python -m interlock_evals.chaos.bus $(BUS)

@@ -28,6 +28,8 @@ from interlock_guardrails.ledger.signing import Signer
 from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_policies.bundles import load_bundle
+from interlock_servers.devices.client import NodeClient
+from interlock_servers.devices.settings import NodeSettings, NodesSettings
 from interlock_servers.exchange.attached import requesting
 from interlock_servers.exchange.bms import bms_face, isolation_face
 from interlock_servers.exchange.client import ExchangeClient
@@ -35,15 +37,26 @@ from interlock_servers.exchange.server import exchange_face
 from interlock_servers.exchange.settings import ExchangeSettings, RequestSettings, SupplyLimits
 from interlock_servers.exchange.upstream import upstream_face
 from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.isv import isv_face, sending
 from interlock_servers.flex.server import flex_face
-from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.settings import FlexSettings, PublishSettings
 from interlock_servers.flex.twin import make_key, write_jwks
 from interlock_servers.identity import local_caller
 from interlock_servers.maxlps.client import DpsClient
+from interlock_servers.maxlps.gpu_face import devices_face
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.nvsentinel.client import NvsentinelClient
+from interlock_servers.nvsentinel.operations import nvsentinel_operations
+from interlock_servers.nvsentinel.remediation import janitor_face, remediation_face
+from interlock_servers.nvsentinel.server import nvsentinel_face
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
+from interlock_servers.transports.kube import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
@@ -54,7 +67,13 @@ from tests.surface_table import Surface
 from tests.tool_table import Tools
 
 FOLDER = Path(__file__).parent / "servers"
-PART_OF = dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange")  # its further servers
+# The further servers of a component.
+PART_OF = {
+    **dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange"),
+    **dict.fromkeys(("dps", "dps_groups", "devices"), "maxlps"),
+    "grid_isv": "flex",
+    **dict.fromkeys(("remediation", "janitor"), "nvsentinel"),
+}
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
 Answer = dict[str, Any]
@@ -69,6 +88,9 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
     mqtt = MqttSettings(brokers=("mqtt://127.0.0.1:1",), client_id="golden")
     key = make_key("golden-1")
     isv = "//grid/v1/isv/golden"
+    key_file = folder / "isv.json"
+    key_file.write_text(json.dumps(key.key.as_dict(private=True)))
+    publish = PublishSettings(identifier="golden", mqtt=mqtt, key_file=key_file, kid=key.kid)
     exchange = ExchangeClient(ExchangeSettings(mqtt=mqtt, site_id="lab"), clock)
     flex = FlexClient(
         FlexSettings(
@@ -77,12 +99,17 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
             trusted={isv: (key.kid,)},
             site_id="lab",
             feeds=("feed-a",),
+            publish=publish,
         ),
         clock,
     )
     dps = DpsClient(MaxlpsSettings(address="127.0.0.1:1", tls=False, site_id="lab"), clock)
+    node = NodeSettings(node_id="node-001", address="127.0.0.1:1", tls=False)
+    nodes = NodeClient(NodesSettings(nodes=(node,)), clock)
     facts = FactRegistry()
     own = maxlps_operations(dps, facts, "lab")
+    groups = GroupClient(dps)
+    grouped = group_operations(groups, facts, "lab")
     engine = create_store_engine(f"sqlite:///{folder / 'store.db'}")
     stack.callback(engine.dispose)
     create_tables(engine)
@@ -95,7 +122,11 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         not_ready={"Status": 0, "Available": 0},
     )
     asked = requesting(exchange, asks, store, clock)
-    operations = (*own, *asked.operations)
+    cluster = ClusterSettings(name="lab", kubeconfig=folder / "kubeconfig")
+    sentinel = NvsentinelClient(NvsentinelSettings(cluster=cluster, operations=True), clock)
+    cared = nvsentinel_operations(sentinel)
+    sends = sending(flex, publish, store, facts, clock)
+    operations = (*own, *grouped, *asked.operations, *sends.operations, *cared)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -114,7 +145,14 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "bms": bms_face(asked.operations, asked.wires, guard=guard, who=who),
         "isolation": isolation_face(asked.operations, guard=guard, who=who),
         "flex": flex_face(flex, clock=clock, guard=guard, who=who),
+        "grid_isv": isv_face(sends.operations, guard=guard, who=who),
         "maxlps": maxlps_face(own, facts=facts, site_id="lab", guard=guard, who=who),
+        "devices": devices_face(nodes, facts=facts, site_id="lab", guard=guard, who=who),
+        "dps_groups": dps_groups_face(grouped, guard=guard, who=who),
+        "dps": dps_face(grouped, groups, facts=facts, site_id="lab", guard=guard, who=who),
+        "nvsentinel": nvsentinel_face(sentinel, guard=guard, who=who),
+        "remediation": remediation_face(cared, guard=guard, who=who),
+        "janitor": janitor_face(cared, guard=guard, who=who),
     }
 
 

@@ -1,6 +1,7 @@
 """What every operation of the house keeps to; a new one is held to it by being registered."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,23 @@ from tests.servers.sites import AGENT, OPERATOR, Lab, open_lab
 from tests.servers.waiting import until
 
 # One call of each that would go its way in the lab, where node-001 is limited to 400 W, a tray of
-# rack-03 leaks, rack-05 is isolated, and cdu-2 is warmer than by default.
+# rack-03 leaks, rack-05 is isolated, cdu-2 is warmer than by default, one group of DPS is not
+# active and node-064 is in none.
 WET, SHUT = {"rack_id": "rack-03"}, {"rack_id": "rack-05"}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "maxlps.set_caps": {"gpu_cap_w_by_node": {"node-002": 400}},
     "maxlps.release_caps": {"node_ids": ["node-001"]},
+    "maxlps.create_group": {"group": "fresh", "policy": "MaxQ"},
+    "maxlps.add_nodes": {"group": "adapt-mini", "node_ids": ["node-064"], "policy": "MaxQ"},
+    "maxlps.activate_group": {"group": "evaluate-nightly"},
+    "maxlps.remove_nodes": {"group": "notebooks", "node_ids": ["node-043"]},
+    "maxlps.delete_group": {"group": "notebooks"},
+    "maxlps.set_group_policy": {"group": "label-images", "policy": "MaxLPS"},
+    "maxlps.set_node_policies": {
+        "group": "finetune-lyra",
+        "policy_by_node": {"node-031": "MaxQ"},
+    },
+    "maxlps.set_group_priority": {"group": "notebooks", "priority": 9},
     "exchange.request_supply_temperature": {
         "cdu_id": "cdu-1",
         "supply_c": 28.0,
@@ -62,7 +75,8 @@ class Without(FactRegistry):
 @pytest.fixture
 async def lab(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """The lab where there is something to release, to isolate and to take back."""
-    async with open_lab(tmp_path, requests=True) as opened:
+    async with open_lab(tmp_path, requests=True, newer_dps=True) as opened:
+        opened.spare_groups()
         plant = opened.plant
         plant.command_caps(plant.site.gpus_of_node("node-001"), 400.0)
         plant.inject(Fault(FaultKind.LEAK, "node-017"))
@@ -206,7 +220,8 @@ async def test_an_effect_that_silently_does_not_happen_is_failed(lab: Lab, name:
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_an_act_whose_answer_is_lost_is_not_repeated(lab: Lab, name: str) -> None:
     """Neither DPS nor the bus knows a key: the plant is asked, once and again, and never told."""
-    lab.plant.when_commanded = lambda: lab.dps.inject(TwinFault.HANG, times=1)
+    loses = partial(lab.dps.inject, TwinFault.HANG, times=1)
+    lab.plant.when_commanded = lab.dps.of_groups.when_written = loses
     Line(lab).loses_answers = 1
     change = await approved(lab, name)
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -16,6 +17,7 @@ from interlock_console.settings import InterlockSettings, local_person, roles_of
 from interlock_evals.factory import Addresses, running_factory, scenario_in
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.checkpoint_sink import SinkSettings
+from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.serving import agent_principal, serve_http, serve_stdio
 from interlock_servers.site import SiteSettings, connections, open_site
 from interlock_servers.surface.toolsets import EVERYTHING, Narrow
@@ -81,7 +83,7 @@ async def serve_component(
         left = settings.http.narrow.and_also(narrow)
         await serve_stdio(settings.for_site(), SystemClock(), component, user, left)
         return 0
-    async with _joined(factory_file) as (addresses, clock):
+    async with _joined(factory_file, agents=component == "devices") as (addresses, clock):
         with tempfile.TemporaryDirectory(prefix="interlock-serve-") as folder:
             site = twin_site(addresses, Path(folder), client_id=f"stdio-{component or 'all'}")
             if component not in ASKS_THE_BMS:
@@ -100,6 +102,7 @@ async def run_plant(
     rate: float,
     broker: Kind | None,
     broker_url: str | None,
+    agents: bool = False,
 ) -> int:
     """Run the factory and write its addresses to `file`, until interrupted.
 
@@ -112,7 +115,7 @@ async def run_plant(
     told = None if scenario is None else scenario_in(scenario)
     clock = ScaledClock.starting_now(SystemClock().now(), rate)
     async with running_factory(
-        clock, site=site, scenario=told, broker=broker, broker_url=broker_url
+        clock, site=site, scenario=told, broker=broker, broker_url=broker_url, agents=agents
     ) as factory:
         factory.addresses.save(file)
         try:
@@ -164,6 +167,8 @@ def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
             client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
             mqtt = component.mqtt.model_copy(update={"client_id": client_id})
             update[name] = component.model_copy(update={"mqtt": mqtt})
+    if isinstance(flex := update.get("flex"), FlexSettings):  # who only looks sends nothing
+        update["flex"] = flex.model_copy(update={"publish": None})
     return _without_a_beat(site.model_copy(update=update))
 
 
@@ -218,10 +223,7 @@ power = "person:power-team"
 site_id = "{addresses.site_id}"
 mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-exchange" }}
 
-[maxlps]
-site_id = "{addresses.site_id}"
-address = "{addresses.dps}"
-tls = false
+{_power_toml(addresses)}
 
 [flex]
 site_id = "{addresses.site_id}"
@@ -234,15 +236,31 @@ mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-flex" }}
 """
 
 
+def _power_toml(addresses: Addresses) -> str:
+    """The table of whoever limits its GPUs: DPS, or the agents of its nodes."""
+    power = addresses.maxlps().model_dump(mode="json", exclude_defaults=True)
+    return "\n".join(["[maxlps]", *(f"{name} = {_toml(value)}" for name, value in power.items())])
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML, in one line; a text of JSON is one of TOML, a table is not."""
+    if isinstance(value, dict):
+        inside = (f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items())
+        return "{ " + ", ".join(inside) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
 @asynccontextmanager
-async def _joined(file: Path | None) -> AsyncIterator[tuple[Addresses, Clock]]:
+async def _joined(file: Path | None, *, agents: bool) -> AsyncIterator[tuple[Addresses, Clock]]:
     """The factory of this file, or one of our own for as long as the block lasts."""
     if file is not None:
         addresses = Addresses.load(file)
         yield addresses, addresses.clock()
         return
     clock = ScaledClock.starting_now(SystemClock().now(), 1.0)
-    async with running_factory(clock) as factory:
+    async with running_factory(clock, agents=agents) as factory:
         yield factory.addresses, clock
 
 

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from interlock_console.telemetry import TelemetrySettings
 from interlock_guardrails.rules import EVERY_AGENT, SiteRules
@@ -15,7 +15,7 @@ from interlock_servers.entrance import EntranceSettings
 from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.settings import FlexSettings
-from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.site import SiteSettings
 from interlock_tools.errors import InvalidRequestError
@@ -36,7 +36,7 @@ class HttpSettings(EntranceSettings):
         return f"http://{self.host}:{self.port}"
 
 
-class InterlockSettings(BaseModel):
+class InterlockSettings(PowerTables):
     """The whole file.
 
     `people` maps a user of this machine to the roles that the user votes with at the CLI; `agents`
@@ -51,12 +51,11 @@ class InterlockSettings(BaseModel):
     store_url: str | None = None
     store_url_env: str | None = None
     http: HttpSettings = HttpSettings()
-    people: dict[str, frozenset[str]] = {}
-    agents: dict[str, str] = {}
+    people: dict[str, frozenset[str]] = Field(default_factory=dict)
+    agents: dict[str, str] = Field(default_factory=dict)
     sinks: SinkSettings = SinkSettings()
     alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
-    maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
     nvsentinel: NvsentinelSettings | None = None
     federated: FederatedServers = ()
@@ -86,6 +85,7 @@ class InterlockSettings(BaseModel):
             alerts=self.alerts,
             exchange=self.exchange,
             maxlps=self.maxlps,
+            devices=self.devices,
             flex=self.flex,
             nvsentinel=self.nvsentinel,
             federated=self.federated,

@@ -9,9 +9,16 @@ from interlock_console.entry import DEFAULT_FILE, Config, console, run, settings
 
 
 def settlement(
-    event_id: Annotated[str, typer.Argument(help="correlation_id of the grid's request")],
-    meter: Annotated[Path, typer.Option(help="CSV: start and mean_kw, mean_w or energy_kwh")],
-    zone: Annotated[str, typer.Option(help="the site's, such as America/New_York")],
+    event_id: Annotated[
+        str | None, typer.Argument(help="correlation_id of the grid's request; else of the last")
+    ] = None,
+    meter: Annotated[
+        Path | None,
+        typer.Option(help="CSV: start and mean_kw, mean_w or energy_kwh; else our own record"),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="the site's, such as America/New_York; else the settings'")
+    ] = None,
     out: Annotated[Path, typer.Option(help="the folder for the report")] = Path("settlement"),
     method: Annotated[
         str | None, typer.Option(help="of the baseline: high-4-of-5 (the usual) or 10-of-10")

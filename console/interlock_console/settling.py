@@ -12,23 +12,26 @@ from rich.console import Console
 from interlock_console.settings import InterlockSettings
 from interlock_servers.flex.baseline import HIGH_4_OF_5, METHODS
 from interlock_servers.flex.meter import meter_data
+from interlock_servers.flex.meter_record import FILE_NAME as SITE_METER
+from interlock_servers.flex.meter_record import recorded_meter
 from interlock_servers.flex.models import RejectedError
 from interlock_servers.flex.openadr.client import OpenAdrClient
 from interlock_servers.flex.openadr.reports import settlement_report
 from interlock_servers.flex.openadr.settings import OpenAdrSettings
 from interlock_servers.flex.recorded import FILE_NAME, recorded_targets
-from interlock_servers.flex.settlement import Settlement, settle
+from interlock_servers.flex.settings import FlexSettings
+from interlock_servers.flex.settlement import Settlement, last_event, settle
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.svg import Picture, as_svg
 
 
 class Wanted(NamedTuple):
-    """What a person asked for; None is the usual."""
+    """What a person asked for; None is the usual: the last event, what this site has recorded."""
 
-    event_id: str
-    meter: Path
-    zone: str
+    event_id: str | None
+    meter: Path | None
+    zone: str | None
     out: Path
     method: str | None
     targets: Path | None
@@ -45,6 +48,9 @@ async def report_event(console: Console, settings: InterlockSettings, wanted: Wa
         FactoryError: something that it needs is not there or not right.
     """
     made = _settled(settings, wanted)
+    if wanted.meter is None:
+        own = "metered by this site's own bus, not by the meter that the utility settles by"
+        made = made._replace(remarks=(*made.remarks, own))
     wanted.out.mkdir(parents=True, exist_ok=True)
     _write(made, wanted.out)
     _say(console, made, wanted.out)
@@ -61,26 +67,41 @@ def _settled(settings: InterlockSettings, wanted: Wanted) -> Settlement:
     method = METHODS.get(wanted.method or HIGH_4_OF_5.name)
     if method is None:
         raise InvalidRequestError(f"no method {wanted.method!r}; there is: {', '.join(METHODS)}")
-    try:
-        zone = ZoneInfo(wanted.zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise InvalidRequestError(
-            f"{wanted.zone!r} is no time zone such as Europe/Oslo, or this machine has no tzdata"
-        ) from None
-    try:
-        text = wanted.meter.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{wanted.meter} cannot be read: {error}") from error
+    zone = _zone(settings.flex, wanted.zone)
+    meter = wanted.meter or settings.data_dir / SITE_METER
+    targets = recorded_targets(wanted.targets or settings.data_dir / FILE_NAME)
     return settle(
-        wanted.event_id,
-        recorded_targets(wanted.targets or settings.data_dir / FILE_NAME),
-        meter_data(text, str(wanted.meter)),
+        wanted.event_id or last_event(targets),
+        targets,
+        meter_data(_text_of(wanted.meter, meter), str(meter)),
         method,
         feeds=settings.flex.feeds,
         zone=zone,
         holidays={_day(text) for text in wanted.holidays},
         until=None if wanted.until is None else _moment(wanted.until),
     )
+
+
+def _zone(flex: FlexSettings, wanted: str | None) -> ZoneInfo:
+    name = wanted or (flex.settlement.zone if flex.settlement is not None else None)
+    if name is None:
+        raise InvalidRequestError("say --zone, or set [flex.settlement] zone")
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InvalidRequestError(
+            f"{name!r} is no time zone such as Europe/Oslo, or this machine has no tzdata"
+        ) from None
+
+
+def _text_of(given: Path | None, meter: Path) -> str:
+    """A CSV that somebody gave, or what this site has recorded itself."""
+    if given is None:
+        return recorded_meter(meter)
+    try:
+        return meter.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{meter} cannot be read: {error}") from error
 
 
 def _day(text: str) -> date:

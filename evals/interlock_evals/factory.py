@@ -5,6 +5,7 @@ It gives addresses, as a real site would; whoever connects cannot tell, and need
 
 import logging
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from interlock_evals.node_agents import power_settings, serving_nodes
 from interlock_plant.jobs import jobs_of
 from interlock_plant.load import Load, SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
@@ -25,6 +27,7 @@ from interlock_servers.exchange.settings import ExchangeSettings, RequestSetting
 from interlock_servers.exchange.twin import ExchangeTwin
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_key, write_jwks
+from interlock_servers.maxlps.node_settings import NodePowerSettings, PowerSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
 from interlock_servers.transports.broker import Kind, local_broker
@@ -43,7 +46,11 @@ log = logging.getLogger(__name__)
 
 
 class Addresses(BaseModel):
-    """Where a factory can be reached; written to a file so that other processes can join it."""
+    """Where a factory can be reached; written to a file so that other processes can join it.
+
+    `agents` is how its GPUs are limited through agents of its nodes, where it has those: then
+    nobody may limit them through DPS.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +65,7 @@ class Addresses(BaseModel):
     clock_epoch: datetime
     clock_anchor_unix_s: float
     clock_rate: float
+    agents: NodePowerSettings | None = None
 
     def save(self, path: Path) -> None:
         """Write the file as a whole or not at all."""
@@ -107,8 +115,10 @@ class Addresses(BaseModel):
             feeds=self.feeds,
         )
 
-    def maxlps(self) -> MaxlpsSettings:
-        """How to attach `maxlps`."""
+    def maxlps(self) -> PowerSettings:
+        """How to attach `maxlps`: through the agents of the nodes where there are any, else DPS."""
+        if self.agents is not None:
+            return self.agents
         return MaxlpsSettings(address=self.dps, tls=False, site_id=self.site_id)
 
     def _mqtt(self, client_id: str) -> MqttSettings:
@@ -172,10 +182,12 @@ async def running_factory(
     scenario: Scenario | None = None,
     broker: Kind | None = None,
     broker_url: str | None = None,
+    agents: bool = False,
 ) -> AsyncIterator[Factory]:
     """A site that runs until the block ends: a shipped one by name, or a file's.
 
     `trace` drives its serving load; `scenario` says what goes wrong, from the start of the clock.
+    With `agents` its GPUs are read and limited through agents of its nodes, as without DPS.
 
     It brings a broker of its own, of the kind `broker`, unless `broker_url` names one that runs.
 
@@ -204,6 +216,10 @@ async def running_factory(
             ExchangeTwin(plant, address, clock, integration=INTEGRATION)
         )
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
+        lock, by_agents = threading.Lock(), None
+        if agents:
+            nodes = await stack.enter_async_context(serving_nodes(plant, clock, folder, lock))
+            by_agents = power_settings(plant, nodes)
         grid = GridIsvTwin(address, isv_key, clock, identifier=ISV)
         await stack.enter_async_context(grid)
         agent = FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
@@ -220,10 +236,11 @@ async def running_factory(
             clock_epoch=clock.epoch,
             clock_anchor_unix_s=clock.anchor_unix_s,
             clock_rate=clock.rate,
+            agents=by_agents,
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(exchange.run)
-        tasks.start_soon(_run_plant, plant, agent, clock, scenario)
+        tasks.start_soon(_run_plant, plant, agent, clock, scenario, lock)
         try:
             yield Factory(plant, exchange, dps, grid, agent, addresses, clock)
         finally:
@@ -231,16 +248,21 @@ async def running_factory(
 
 
 async def _run_plant(
-    plant: Plant, agent: FlexAgentTwin, clock: Clock, scenario: Scenario | None
+    plant: Plant,
+    agent: FlexAgentTwin,
+    clock: Clock,
+    scenario: Scenario | None,
+    lock: threading.Lock,
 ) -> None:
-    """Keep the plant at the clock's second, and the Flex Agent with it."""
+    """Keep the plant at the clock's second, and the Flex Agent with it; `lock` while it steps."""
     while True:
         for _ in range(CATCH_UP_STEPS):
             if plant.now >= clock.now():
                 break
             if scenario is not None:
                 scenario.announce_due(plant, plant.second)
-            plant.step()
+            with lock:
+                plant.step()
             try:
                 await agent.step()
             except UnavailableError as error:

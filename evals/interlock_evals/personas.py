@@ -18,10 +18,15 @@ OPERATOR = Principal(
     authenticated_by="console:persona",
     roles=frozenset({"operator"}),
 )
+COLLEAGUE = OPERATOR.model_copy(update={"id": "person:second-operator"})
 
 
 class OperatorPersona:
-    """An operator who approves what `approves` says, after a moment, and leaves the rest alone."""
+    """An operator who approves what `approves` says, after a moment, and leaves the rest alone.
+
+    Where the grid's target names no feeds, or has no end, policy asks for one more: then a
+    colleague looks too, and votes as the operator does.
+    """
 
     def __init__(
         self, approvals: Approvals, clock: Clock, approves: Callable[[Change], bool]
@@ -41,15 +46,21 @@ class OperatorPersona:
         ripe = self._clock.now() - timedelta(seconds=THINKS_S)
         for change in await self._approvals.waiting():
             if change.created_at <= ripe and self._approves(change):
-                await self._vote(change)
+                await _approve(self._approvals, OPERATOR, change)
+                await colleague_approves(self._approvals, change)
 
-    async def _vote(self, change: Change) -> None:
-        try:
-            await self._approvals.vote(
-                OPERATOR,
-                change.change_id,
-                approve=True,
-                shown_digest=change.binding_digest or "",
-            )
-        except ConflictError:
-            return  # somebody else was quicker, or it expired
+
+async def colleague_approves(approvals: Approvals, change: Change) -> None:
+    """The yes of a second operator, where what a target leaves out takes one."""
+    reach = change.blast_radius
+    if reach is not None and (reach.all_feeds or reach.open_ended):
+        await _approve(approvals, COLLEAGUE, change)
+
+
+async def _approve(approvals: Approvals, who: Principal, change: Change) -> None:
+    try:
+        await approvals.vote(
+            who, change.change_id, approve=True, shown_digest=change.binding_digest or ""
+        )
+    except ConflictError:
+        return  # somebody else was quicker, or it expired

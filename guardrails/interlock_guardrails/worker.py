@@ -300,7 +300,9 @@ class Worker:
         operation, arguments = self._parsed(change)
         try:
             with anyio.fail_after(operation.act_timeout_s):
-                answer = await operation.compensate(arguments, FactSet(change.facts))
+                answer = await operation.bring_back(
+                    arguments, FactSet(change.facts), change.change_id
+                )
         except (FactoryError, TimeoutError) as error:
             why = f"it could not be brought back: {str(error) or 'timed out'}; a person must look"
             return await self._move(change, S.STUCK, why)

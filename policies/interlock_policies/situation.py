@@ -109,6 +109,8 @@ class Situation(BaseModel):
             "open_host_share_permille": share_permille(hosts_with_open, self.site_hosts),
             "slo_floors_broken": sorted(reach.slo_floors_broken),
             "power_taken_from": sorted(reach.power_taken_from),
+            "all_feeds": reach.all_feeds,
+            "open_ended": reach.open_ended,
             "budgets_broken": sorted(reach.budgets_broken),
             "protected_reached": sorted(self.protected_reached()),
         }

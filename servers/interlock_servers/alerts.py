@@ -7,8 +7,9 @@ and expects it again and again (https://prometheus.io/docs/alerting/latest/alert
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import httpx2
@@ -34,6 +35,18 @@ Alert = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
+class NodeNote(Protocol):
+    """Something about a node that a person should know."""
+
+    @property
+    def node_id(self) -> str:
+        """Which node."""
+
+    @property
+    def says(self) -> str:
+        """What, in a sentence."""
+
+
 class AlertSettings(BaseModel):
     """The Alertmanager of the site; `bearer_env` names the variable with its token, if it asks."""
 
@@ -54,12 +67,15 @@ class Alerts(LogPager):
         store: Store,
         break_glass: BreakGlass,
         clock: Clock,
+        nodes: Callable[[], Sequence[NodeNote]] = lambda: (),
     ) -> None:
+        """Describe it; `nodes` says which of them lost a cap, or do not hold it as it was set."""
         self._settings = settings
         self._site_id = site_id
         self._store = store
         self._break_glass = break_glass
         self._clock = clock
+        self._nodes = nodes
         self._wake = anyio.Event()
 
     def page(self, change: Change, why: str) -> None:
@@ -107,6 +123,7 @@ class Alerts(LogPager):
         return [
             *await self._store.read(look),
             *(self._glass(review, now) for review in reviewed if _is_open(review, now)),
+            *(self._node(note, now) for note in self._nodes()),
         ]
 
     async def _send(self, http: httpx2.AsyncClient) -> None:
@@ -137,6 +154,11 @@ class Alerts(LogPager):
             name = "InterlockGlassUnjustified"
         summary = f"{review.broken_by} broke the glass for {review.what}."
         return self._alert(name, severity, now, summary, review.reason, change_id=review.change_id)
+
+    def _node(self, note: NodeNote, now: datetime) -> Alert:
+        summary = f"The caps of {note.node_id} do not stand as they were set."
+        name, severity = "InterlockCapNotHeld", "warning"
+        return self._alert(name, severity, now, summary, note.says, node_id=note.node_id)
 
     def _alert(
         self, name: str, severity: str, now: datetime, summary: str, why: str, **labels: str

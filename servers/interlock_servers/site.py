@@ -1,14 +1,14 @@
 """One site put together: components, guard, worker and ledger, on one injected clock."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from interlock_guardrails.approvals import Approvals
 from interlock_guardrails.autonomy import Autonomy
@@ -41,14 +41,22 @@ from interlock_servers.federation.joined import Federation
 from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.client import FlexClient
 from interlock_servers.flex.facts import FlexFacts
+from interlock_servers.flex.isv import NAME as GRID_ISV
+from interlock_servers.flex.isv import Sending, isv_face, sending
+from interlock_servers.flex.meter_record import FILE_NAME as SITE_METER
+from interlock_servers.flex.meter_record import MeterRecord
 from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
-from interlock_servers.maxlps.client import DpsClient
-from interlock_servers.maxlps.facts import MaxlpsFacts
+from interlock_servers.maxlps.attached import Powering, powering
+from interlock_servers.maxlps.gpu_face import devices_face
+from interlock_servers.maxlps.group_changes import group_operations
+from interlock_servers.maxlps.group_client import GroupClient
+from interlock_servers.maxlps.group_facts import GroupFacts
+from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
+from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
-from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.nvsentinel.attached import NvsentinelPart, attached, health_of
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
@@ -56,7 +64,7 @@ from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
 
 
-class SiteSettings(BaseModel):
+class SiteSettings(PowerTables):
     """Everything that a site is made from; frozen, read once.
 
     `data_dir` keeps the store, the keys and the published checkpoints; `store_url`, or the variable
@@ -74,7 +82,6 @@ class SiteSettings(BaseModel):
     sinks: SinkSettings = SinkSettings()
     alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
-    maxlps: MaxlpsSettings | None = None
     flex: FlexSettings | None = None
     nvsentinel: NvsentinelSettings | None = None
     federated: FederatedServers = ()
@@ -94,6 +101,8 @@ class Site:
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
     requesting: Requesting | None = None
+    sentinel: NvsentinelPart | None = None
+    sending: Sending | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
         """Note a configured component; whether it is offered."""
@@ -186,7 +195,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = dps = asks = sentinel = None
+        exchange = flex = groups = asks = sends = sentinel = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -198,16 +207,23 @@ async def open_site(
                 FlexClient(settings.flex, clock, folder=settings.data_dir)
             )
             facts.add(FlexFacts(flex, clock))
-        if settings.maxlps is not None:
-            dps = await stack.enter_async_context(DpsClient(settings.maxlps, clock))
-            facts.add(
-                MaxlpsFacts(
-                    dps,
-                    settings.rules.site_id,
-                    loops=settings.maxlps.loops,
-                    tenants_least_w=settings.maxlps.tenants_least_w,
-                )
+            if (ours := settings.flex.publish) is not None:
+                sends = sending(flex, ours, authority.store, facts, clock)
+                facts.add(sends.facts)
+        gpus = await stack.enter_async_context(
+            powering(
+                settings.maxlps,
+                settings.devices,
+                authority.store,
+                clock,
+                settings.rules.site_id,
             )
+        )
+        if gpus.facts is not None:
+            facts.add(gpus.facts)
+        if gpus.dps is not None:
+            groups = GroupClient(gpus.dps)
+            facts.add(GroupFacts(groups, settings.rules.site_id))
         if settings.nvsentinel is not None:
             sentinel = await stack.enter_async_context(attached(settings.nvsentinel, clock))
             facts.add(sentinel.facts)
@@ -219,11 +235,14 @@ async def open_site(
             clock=clock,
         )
         facts.add(federation.facts)
-        own = () if dps is None else maxlps_operations(dps, facts, settings.rules.site_id)
+        power = gpus.power
+        own = () if power is None else maxlps_operations(power, facts, settings.rules.site_id)
+        grouped = () if groups is None else group_operations(groups, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
-        nodes = () if sentinel is None else sentinel.operations
-        operations = (*own, *asked, *nodes, *federation.operations)
-        alerts = _alerts(settings, authority, clock)
+        sent = () if sends is None else sends.operations
+        cared = () if sentinel is None else sentinel.operations
+        operations = (*own, *grouped, *asked, *sent, *cared, *federation.operations)
+        alerts = _alerts(settings, authority, clock, gpus)
         guard = Guard(
             store=authority.store,
             ledger=authority.ledger,
@@ -240,7 +259,7 @@ async def open_site(
         site = Site(
             settings, clock, guard, authority.approvals, authority.ledger, authority.ledger_key
         )
-        site.requesting = asks
+        site.requesting, site.sending = asks, sends
         if exchange is not None:
             if site.offers("exchange", only):
                 site.faces["exchange"] = exchange_face(exchange, guard=guard, who=who)
@@ -252,7 +271,7 @@ async def open_site(
             if isolates and asked and site.offers("isolation", only):
                 site.faces["isolation"] = isolation_face(asked, guard=guard, who=who)
             site.health.append(partial(_exchange_health, exchange, asks))
-        if dps is not None:
+        if power is not None:
             if site.offers("maxlps", only):
                 site.faces["maxlps"] = maxlps_face(
                     own,
@@ -261,11 +280,36 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
-            site.health.append(partial(Connection, "maxlps", True, "DPS answers by reflection"))
+            if groups is not None and site.offers("dps", only):
+                site.faces["dps"] = dps_face(
+                    grouped,
+                    groups,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
+            if grouped and site.offers("dps_groups", only):
+                site.faces["dps_groups"] = dps_groups_face(grouped, guard=guard, who=who)
+            site.health.append(partial(_power_health, gpus))
+        if gpus.nodes is not None:
+            if site.offers("devices", only):
+                site.faces["devices"] = devices_face(
+                    gpus.nodes,
+                    facts=facts,
+                    site_id=settings.rules.site_id,
+                    guard=guard,
+                    who=who,
+                )
+            site.health.append(partial(_devices_health, gpus))
+            await gpus.look()
         if flex is not None:
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
+            if sends is not None and site.offers(GRID_ISV, only):
+                site.faces[GRID_ISV] = isv_face(sent, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
+        site.sentinel = sentinel
         if sentinel is not None:
             for face in sentinel.faces(guard, who):
                 if site.offers(face.component, only):
@@ -279,7 +323,12 @@ async def open_site(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
-        alongside = () if asks is None or not asked else (asks.wires.holder.run,)
+        alongside = [
+            *gpus.alongside,
+            *(() if asks is None or not asked else (asks.wires.holder.run,)),
+            *(() if sends is None else (sends.publisher.run,)),
+            *_recording(settings, facts, clock),
+        ]
         tasks.start_soon(Worker(guard, alongside=alongside).run)
         if alerts is not None:
             tasks.start_soon(alerts.run)
@@ -289,7 +338,18 @@ async def open_site(
             tasks.cancel_scope.cancel()
 
 
-def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alerts | None:
+def _recording(
+    settings: SiteSettings, facts: FactRegistry, clock: Clock
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """What keeps the site's meter for settlements, where that is wanted."""
+    if settings.flex is not None and (kept := settings.flex.settlement) is not None:
+        site_id, path = settings.rules.site_id, settings.data_dir / SITE_METER
+        yield MeterRecord(facts, site_id, clock, path, kept.interval_s).run
+
+
+def _alerts(
+    settings: SiteSettings, authority: Authority, clock: Clock, gpus: Powering
+) -> Alerts | None:
     if settings.alerts is None:
         return None
     return Alerts(
@@ -298,6 +358,7 @@ def _alerts(settings: SiteSettings, authority: Authority, clock: Clock) -> Alert
         store=authority.store,
         break_glass=authority.break_glass,
         clock=clock,
+        nodes=gpus.notes,
     )
 
 
@@ -317,6 +378,17 @@ def _exchange_health(client: ExchangeClient, asks: Requesting | None) -> Connect
     alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
     may = "it is only listened to" if asks is None else asks.says()
     return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}; {may}")
+
+
+def _power_health(gpus: Powering) -> Connection:
+    if gpus.holder is None:
+        return Connection("maxlps", True, "DPS answers by reflection")
+    return Connection("maxlps", gpus.holder.trouble is None, f"limits are set by {gpus.by}")
+
+
+def _devices_health(gpus: Powering) -> Connection:
+    works, says = gpus.says()
+    return Connection("devices", works, says)
 
 
 def _flex_health(client: FlexClient) -> Connection:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from interlock_console.settings import load, parse
+from interlock_servers.maxlps.node_settings import NodePowerSettings
+from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_tools.errors import InvalidRequestError
 
 GOOD = """
@@ -150,3 +152,45 @@ def test_the_places_for_checkpoints_in_the_how_to_are_good() -> None:
 
     assert settings.sinks.git is not None
     assert settings.sinks.mqtt is not None
+
+
+NODES = """
+[maxlps]
+site_id = "lab"
+safe_w = 490
+entities = [
+    { name = "lab", kind = "PowerDomain", budget_w = 10_000, children = ["node-001"] },
+    { name = "node-001", kind = "ComputerSystem" },
+]
+agents = { nodes = [{ node_id = "node-001", address = "127.0.0.1:8480", tls = false }] }
+"""
+READ = """
+[devices]
+nodes = [{ node_id = "node-001", address = "127.0.0.1:8480", tls = false }]
+"""
+
+
+def test_gpus_are_limited_through_dps_or_through_nodes(tmp_path: Path) -> None:
+    """One table, whichever it is."""
+    by_nodes = load(written(tmp_path, GOOD + NODES)).for_site()
+    assert isinstance(by_nodes.maxlps, NodePowerSettings)
+    dps = '[maxlps]\nsite_id = "lab"\naddress = "127.0.0.1:1"\ntls = false\n'
+    by_dps = load(written(tmp_path, GOOD + dps + READ)).for_site()
+    assert isinstance(by_dps.maxlps, MaxlpsSettings)
+    assert by_dps.devices is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (NODES.replace("safe_w = 490", 'safe_w = 490\naddress = "127.0.0.1:1"'), "two masters"),
+        (NODES + READ, r"leave \[devices\] out"),
+        (NODES + '[maxlps.safe_w_by_node]\n"node-01" = 300\n', "no agent of 'node-01'"),
+    ],
+)
+def test_two_masters_and_nodes_that_are_not_there_are_settings_errors(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    """Before anything is connected, in a sentence that says why."""
+    with pytest.raises(InvalidRequestError, match=why):
+        load(written(tmp_path, GOOD + text))

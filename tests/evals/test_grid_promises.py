@@ -1,5 +1,7 @@
 """What the grid may rely on, in short: in time, floors kept, and honest where it cannot be."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -9,10 +11,14 @@ from interlock_evals.scenarios.grid_promises import (
     CASES,
     CONTRADICTION,
     LONDON,
+    SETTLED,
     Case,
     outcome_of,
     run_case,
+    steady_w,
 )
+from interlock_evals.scenarios.grid_settlement import keep_site
+from tests.console.test_cli import interlock
 
 SHORT_S = 150
 
@@ -39,3 +45,20 @@ async def test_a_cut_is_reached_or_honestly_not_and_no_floor_breaks(
         assert any("partial" in change.reason for change in day.changes)
     # down, and once the event is over up; never to and fro within an event
     assert day.record.turns.max() <= 1
+    if case.name == SETTLED:
+        kept = keep_site(day, tmp_path / "site", steady_w(case), tmp_path / "kept", interval_s=60)
+        out = tmp_path / "out"
+        status, said = await anyio.to_thread.run_sync(
+            partial(interlock, "settlement", "--config", kept, "--method", "10-of-10", "--out", out)
+        )
+        assert status == 0, said
+        whole = json.loads((out / "settlement.json").read_text())
+        assert whole["event_id"] == day.sent[0][1]
+        assert whole["method"] == "10-of-10"
+        assert len(whole["baseline_days"]) == 10
+        assert whole["totals"]["intervals_settled"] == whole["totals"]["intervals"] >= 1
+        drawn_w = day.record.site_w[120:180].mean()  # its first whole minute
+        first = (out / "settlement.csv").read_text().splitlines()[1].split(",")
+        assert float(first[1]) == pytest.approx(steady_w(case), rel=0.001)
+        assert float(first[3]) == pytest.approx(drawn_w, abs=0.1)
+        assert (out / "settlement.svg").read_text().startswith("<svg")

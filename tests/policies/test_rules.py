@@ -56,8 +56,17 @@ PERMITS = {
     "reversible-needs-operator": Edge({"in_window": False}, {"reach": {"power_rise_w": 1}}),
     "power-rise-needs-operator": Edge({"reach": {"power_rise_w": 1}}, {"in_window": False}),
     "power-taken-needs-two-operators": Edge(
-        {"reach": {"power_rise_w": 1, "power_taken_from": {"job-2"}}},
+        {"reach": {"power_taken_from": {"job-2"}}},
         {"reach": {"power_rise_w": 1}},
+    ),
+    "all-feeds-needs-two-operators": Edge(
+        {"reach": {"all_feeds": True}}, {"reach": {"all_feeds": True, "open_ended": True}}
+    ),
+    "no-end-needs-two-operators": Edge(
+        {"reach": {"open_ended": True}}, {"reach": {"all_feeds": True, "open_ended": True}}
+    ),
+    "all-feeds-without-end-needs-three-operators": Edge(
+        {"reach": {"all_feeds": True, "open_ended": True}}, {"reach": {"all_feeds": True}}
     ),
     "disruptive-needs-two-operators": Edge(
         {"effect": Effect.DISRUPTIVE}, {"effect": Effect.REVERSIBLE}

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from interlock_servers.alerts import SEND_EVERY_S, Alerts, AlertSettings
+from interlock_servers.maxlps.holding import Note
 from interlock_tools.change import ChangeState
 from tests.guardrails.conftest import House, house_in, person
 from tests.servers.waiting import until
@@ -121,6 +122,23 @@ async def test_a_stuck_change_alerts_at_once_and_until_a_person_cleared_it(
     assert again["labels"] == alert["labels"]
     assert again["endsAt"] > alert["endsAt"]
     assert kept.bearers[-1] == "Bearer s3cret"
+
+
+async def test_a_node_that_lost_its_cap_alerts_by_its_name(house: House) -> None:
+    """Whoever counted on the limit must know, also when no change is open any more."""
+    lost = Note("node-007", house.clock.now(), "a cap is no longer held")
+    alerts = Alerts(
+        AlertSettings(alertmanager_url=AnyHttpUrl("http://127.0.0.1:9093")),
+        site_id="lab",
+        store=house.guard.store,
+        break_glass=house.break_glass,
+        clock=house.clock,
+        nodes=lambda: [lost],
+    )
+    (alert,) = await alerts.open()
+    assert alert["labels"]["alertname"] == "InterlockCapNotHeld"
+    assert alert["labels"]["node_id"] == "node-007"
+    assert alert["annotations"]["description"] == lost.says
 
 
 async def test_an_alertmanager_that_is_away_gets_it_at_the_next_look(house: House) -> None:

@@ -167,7 +167,7 @@ async def test_a_request_without_a_token_is_told_where_to_get_one(door: Door) ->
 async def test_the_metadata_of_every_server_is_at_the_root_of_the_host(door: Door) -> None:
     """Where the specification looks for it, and not below the mount."""
     every = [door.served.url, *door.served.urls().values()]
-    assert len(every) == 7
+    assert len(every) == 9
     for url in every:
         place = url.removeprefix(door.served.base_url)
         address = f"/.well-known/oauth-protected-resource{place}"

@@ -188,8 +188,9 @@ def test_a_value_of_one_type_does_not_look_like_another() -> None:
 
 async def test_listings_of_a_real_site_say_the_same_in_both_forms(tmp_path: Path) -> None:
     """And the 72 GPUs of nine nodes cost what they may, text and structure together."""
-    async with open_lab(tmp_path) as lab:
+    async with open_lab(tmp_path, beside_dps=("node-001",)) as lab:
         for component, tool, rows in (
+            ("devices", "list_gpus", "gpus"),
             ("maxlps", "list_nodes", "nodes"),
             ("maxlps", "list_groups", "groups"),
             ("exchange", "list_points", "points"),
@@ -251,7 +252,7 @@ def test_the_same_holds_anywhere_in_a_json_value() -> None:
     assert found["above"][plant_text(EVIL)][1:3] == [5, None]
 
 
-@pytest.mark.parametrize("component", ["exchange", "flex", "maxlps"])
+@pytest.mark.parametrize("component", ["exchange", "flex", "maxlps", "devices"])
 async def test_every_server_says_that_words_of_the_plant_are_data(component: str) -> None:
     """In the words that a client gives its model before any tool is called."""
     assert "text of the plant" in await golden.instructions(component)

@@ -321,13 +321,16 @@ async def test_the_text_and_the_structure_say_the_same(offered: Offered) -> None
 
 async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
     """Every face of a real site: no name, description or argument that approves or resumes."""
-    async with open_lab(tmp_path, requests=True) as lab:
+    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as lab:
         assert set(lab.clients) == {
             "exchange",
             "dsx_exchange",
             "bms",
             "isolation",
             "maxlps",
+            "devices",
+            "dps",
+            "dps_groups",
             "flex",
         }
         for client in lab.clients.values():
@@ -342,7 +345,8 @@ async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
 
 async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
     """Every tool of every server is called while a change waits; it waits on, and nothing acts."""
-    async with open_lab(tmp_path, requests=True) as lab:
+    async with open_lab(tmp_path, requests=True, newer_dps=True, beside_dps=("node-001",)) as lab:
+        lab.spare_groups()
         change = await lab.propose("set_caps", gpu_cap_w_by_node={"node-001": 500})
         assert change["state"] == "awaiting_approval"
         cdu, rack, why = {"cdu_id": "cdu-1"}, {"rack_id": "rack-01"}, {"reason": "a test"}
@@ -370,6 +374,22 @@ async def test_no_call_moves_a_change_out_of_waiting(tmp_path: Path) -> None:
             },
             "withdraw_readiness": {"point": "Status", **why},
             "what_if": {"lose": ["pdu-2"]},
+            "get_gpu": {"node_id": "node-001", "gpu": 0},
+            "why_slow": {"node_id": "node-001"},
+            "group_nodes": {"group": "speech"},
+            "validate_allocation": {"node_ids": ["node-064"], "policy": "MaxQ"},
+            "create_group": {"group": "fresh", "policy": "MaxQ", **why},
+            "add_nodes": {"group": "sandbox", "node_ids": ["node-064"], **why},
+            "activate_group": {"group": "evaluate-nightly", **why},
+            "remove_nodes": {"group": "notebooks", "node_ids": ["node-043"], **why},
+            "delete_group": {"group": "notebooks", **why},
+            "set_group_policy": {"group": "notebooks", "policy": "MaxQ", **why},
+            "set_node_policies": {
+                "group": "notebooks",
+                "policy_by_node": {"node-043": "MaxQ"},
+                **why,
+            },
+            "set_group_priority": {"group": "notebooks", "priority": 9, **why},
         }
         called = 0
         for component, client in lab.clients.items():

@@ -45,6 +45,20 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("maxlps", "power_tree"): ("domains", {"id", "level"}, "headroom_w", {}),
     ("maxlps", "list_groups"): ("groups", {"name"}, "tenant", {}),
     ("maxlps", "list_nodes"): ("nodes", {"node_id"}, "power_w", {}),
+    ("devices", "list_hosts"): ("nodes", {"node_id", "state"}, "gpus", {}),
+    ("devices", "list_gpus"): ("gpus", {"node_id", "gpu"}, "power_w", {}),
+    ("devices", "why_slow"): (
+        "findings",
+        {"node_id", "gpu", "cause", "says"},
+        "now",
+        {"node_id": "node-001"},
+    ),
+    ("dps", "resource_groups"): ("groups", {"name"}, "policy", {}),
+    ("dps", "group_nodes"): ("nodes", {"node_id"}, "applied", {"group": "pretrain-atlas"}),
+    ("dps", "list_policies"): ("policies", {"name"}, "each_gpu_w", {}),
+    ("dps", "headroom"): ("entities", {"id"}, "headroom_w", {}),
+    ("dps", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
+    ("dps_groups", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
     ("bms", "list_requests"): ("requests", {"asks", "whose"}, "outcome", {}),
     ("bms", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
     ("isolation", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
@@ -65,7 +79,9 @@ class Thing(Row):
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The lab, with a grid limit that it breaks, and two changes: every list has rows."""
-    async with open_lab(tmp_path, requests=True) as opened:
+    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as opened:
+        assert opened.nodes is not None
+        opened.nodes.twins["node-001"].raise_xid(0, 79)
         ready = {"state": "AI ready", "expires_in_s": 3600.0, "reason": "a test of lists"}
         announced = await opened.call("bms", "announce_readiness", point="Status", **ready)
         await opened.approve(announced)

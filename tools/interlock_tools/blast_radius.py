@@ -12,6 +12,8 @@ class BlastRadius(BaseModel):
     over those GPUs whose limit goes up, so that 0 means that no single one rises.
     `slo_floors_broken` and `budgets_broken` name the jobs and power domains that could no longer
     hold their promise. `power_taken_from` names those whose limits fall while others' rise.
+    `all_feeds` and `open_ended` say that a target of the grid which it sends or follows is for
+    every feed because it names none, and that it has no end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +30,8 @@ class BlastRadius(BaseModel):
     slo_floors_broken: Ids = frozenset()
     budgets_broken: Ids = frozenset()
     power_taken_from: Ids = frozenset()
+    all_feeds: bool = False
+    open_ended: bool = False
 
     def __or__(self, other: "BlastRadius") -> "BlastRadius":
         """Both together: ids are united, counts of devices and watts are added."""
@@ -44,6 +48,8 @@ class BlastRadius(BaseModel):
             slo_floors_broken=self.slo_floors_broken | other.slo_floors_broken,
             budgets_broken=self.budgets_broken | other.budgets_broken,
             power_taken_from=self.power_taken_from | other.power_taken_from,
+            all_feeds=self.all_feeds or other.all_feeds,
+            open_ended=self.open_ended or other.open_ended,
         )
 
     def broken(self) -> str:

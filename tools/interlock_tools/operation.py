@@ -192,3 +192,8 @@ class Operation(ABC, Generic[A]):
     async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
         """Bring back what `before` says, where the operation declares how."""
         raise InvalidRequestError(f"{self.name} declares no compensation for {arguments!r}")
+
+    async def bring_back(self, arguments: A, before: FactSet, key: str) -> dict[str, Any]:
+        """`compensate`, for an operation whose component asks under which change it is done."""
+        del key
+        return await self.compensate(arguments, before)

@@ -11,6 +11,7 @@ from rich.text import Text
 from interlock_console.demo.accounts import closing_table, report_of
 from interlock_console.demo.view import LiveView, changes_table
 from interlock_console.settings import local_person
+from interlock_evals.personas import colleague_approves
 from interlock_evals.scenarios.grid_cut import TIMES, Outcome, run_grid_cut
 from interlock_servers.serving import Served
 from interlock_servers.transports.broker import Kind
@@ -86,6 +87,8 @@ async def _ask_at_terminal(console: Console, view: LiveView, served: Served) -> 
                     approve=approve,
                     shown_digest=change.binding_digest or "",
                 )
+                if approve:
+                    await colleague_approves(served.site.approvals, change)
             except ConflictError as error:
                 console.print(f"[yellow]not counted:[/] {error}")
             finally:

@@ -40,7 +40,7 @@ CONTROL_DELAY_S: Final = 2 * (AGENT_EVERY_S + THINKS_S + 1.0 + 1.0 + 1.0)
 PAUSED_BEFORE_S: Final = 300  # by people, before a limit that caps cannot meet begins
 RULE_OF_PEOPLE: Final = (
     f"an operator approves whatever agent:power asks and policy lets through, {THINKS_S:g} s after"
-    " it was asked, at any hour; nobody else votes"
+    " it was asked, at any hour; a second one with him where policy wants two"
 )
 RULE_OF_PAUSES: Final = (
     f"somebody pauses what agent:power names for a limit of the grid, {PAUSED_BEFORE_S} s before it"

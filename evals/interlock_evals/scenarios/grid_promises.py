@@ -3,7 +3,8 @@
 And an emergency of five seconds' notice, and two ISVs who ask for different limits at once. 256
 GPUs at full load, part of them training, the rest serving with a floor of .95; guard, policy,
 worker, servers and power agent as they ship, on a stepped clock. An operator votes 4 s after he was
-asked. `python -m interlock_evals.scenarios.grid_promises` writes `reports/grid.json`.
+asked. `python -m interlock_evals.scenarios.grid_promises` writes `reports/grid.json`, and leaves
+the three hours in `reports/grid-site` for `interlock settlement`.
 """
 
 import sys
@@ -21,6 +22,7 @@ from interlock_evals.day.run import CONTROL_DELAY_S, Day, run_day
 from interlock_evals.day.show import promises_table
 from interlock_evals.day.story import Story
 from interlock_evals.reports import Figure, Promise, Report
+from interlock_evals.scenarios.grid_settlement import keep_site
 from interlock_plant import GridEvent, Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_plant.scenario import Scenario
 
@@ -74,6 +76,7 @@ CONTRADICTION: Final = Case(
     feasible=True,
     other_cut=0.25,
 )
+SETTLED: Final = "phoenix_caps"  # the case that a settlement is made of
 CASES: Final = (
     LONDON,
     EMERGENCY,
@@ -99,8 +102,7 @@ def jobs_of(case: Case) -> tuple[Job, ...]:
 
 async def run_case(case: Case, folder: Path, hold_s: int | None = None) -> Day:
     """The event, run; `hold_s` shortens it."""
-    site, jobs = hall_site(NODES), jobs_of(case)
-    draws_w = Plant(site, jobs, seed=0, start=START, load=SteadyLoad(jobs)).site_power_w
+    site, jobs, draws_w = hall_site(NODES), jobs_of(case), steady_w(case)
     begins_s = TOLD_S + case.notice_s
     ends_s = begins_s + (case.hold_s if hold_s is None else hold_s)
     event = GridEvent(begins_s, ends_s, round((1 - case.cut) * draws_w, -3))
@@ -113,6 +115,12 @@ async def run_case(case: Case, folder: Path, hold_s: int | None = None) -> Day:
     small = (site.pdu_ids[0], site.pdus[0].rating_w)
     story = Story(case.name, site, scenario, ends_s + 60, small, others)
     return await run_day(story, folder, trace=None, jobs=jobs, people_pause=case.people_pause)
+
+
+def steady_w(case: Case) -> float:
+    """What the site of the case draws without an event."""
+    site, jobs = hall_site(NODES), jobs_of(case)
+    return float(Plant(site, jobs, seed=0, start=START, load=SteadyLoad(jobs)).site_power_w)
 
 
 def outcome_of(case: Case, day: Day) -> tuple[dict[str, Figure], dict[str, Promise]]:
@@ -171,6 +179,8 @@ def main() -> int:
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder, console.status(case.name):
             day = anyio.run(run_case, case, Path(folder))
+            if case.name == SETTLED:
+                keep_site(day, Path(folder) / "site", steady_w(case))
         more, held = outcome_of(case, day)
         figures, promises = figures | more, promises | held
     report = Report.of("grid", figures, promises, VERSIONS_OF)

@@ -229,6 +229,12 @@ def _named(field: str) -> _Make:
     return settings
 
 
+def _flag_of_reach(field: str) -> _Make:
+    return lambda _: [
+        (str(value).lower(), {"blast_radius": {field: value}}) for value in (False, True)
+    ]
+
+
 def _broken(field: str) -> _Make:
     """As `_named`, in the reach."""
     make = _named(field)
@@ -254,6 +260,8 @@ _FACTS: Mapping[str, _Make] = {
     "slo_floors_broken": _broken("slo_floors_broken"),
     "budgets_broken": _broken("budgets_broken"),
     "power_taken_from": _broken("power_taken_from"),
+    "all_feeds": _flag_of_reach("all_feeds"),
+    "open_ended": _flag_of_reach("open_ended"),
 }
 
 

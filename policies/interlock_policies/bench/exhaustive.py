@@ -19,7 +19,7 @@ from interlock_policies.gate import PolicyGate
 from interlock_policies.situation import Situation, merged
 from interlock_tools.decision import Decision
 
-MOST = 80_000  # combinations of one product; beyond that each rule is varied by itself
+MOST = 120_000  # combinations of one product; beyond that each rule is varied by itself
 
 
 class Combination(NamedTuple):

@@ -112,6 +112,8 @@ def small_cut(asked: Asked, limits: Limits) -> bool:
         and facts["autonomy_granted"]
         and facts["in_window"]
         and facts["power_rise_w"] == 0
+        and not _left_out(asked)
+        and not facts["power_taken_from"]
         and facts["watts_moved"] > 0
         and facts["gpus"] > 0
         and facts["gpu_share_permille"] <= share
@@ -187,7 +189,9 @@ def _cuts(limits: Limits) -> Mapping[str, Values]:
         "context.autonomy_granted": Values(),
         "context.in_window": Values(),
         "context.power_rise_w": frozenset({0, 1}),
+        "context.power_taken_from": Values(),
         "context.watts_moved": frozenset({0, 1}),
+        **_TERMS,
         "context.gpus": frozenset({0, 1}),
         "context.gpu_share_permille": _around(limits.unattended_gpus_permille, 0, 1),
         "context.power_domains": frozenset({0, 1}) | _around(limits.unattended_power_domains, 0, 1),
@@ -199,12 +203,24 @@ def _rise(_: Limits) -> Mapping[str, Values]:
 
 
 def _takes(asked: Asked) -> bool:
-    """Whether it gives some work what it takes from other work."""
-    return asked.facts["power_rise_w"] > 0 and bool(asked.facts["power_taken_from"])
+    """Whether some work loses by it what other work gains, at once or when power is short."""
+    return bool(asked.facts["power_taken_from"])
 
 
 def _taking(_: Limits) -> Mapping[str, Values]:
-    return {"context.power_rise_w": frozenset({0, 1}), "context.power_taken_from": Values()}
+    return {"context.power_taken_from": Values()}
+
+
+_TERMS: Mapping[str, Values] = {"context.all_feeds": Values(), "context.open_ended": Values()}
+
+
+def _left_out(asked: Asked) -> int:
+    """How many of its feeds and its end a target of the grid leaves out."""
+    return int(asked.facts["all_feeds"]) + int(asked.facts["open_ended"])
+
+
+def _terms(_: Limits) -> Mapping[str, Values]:
+    return _TERMS
 
 
 def _scopes(_: Limits) -> Mapping[str, Values]:
@@ -263,9 +279,27 @@ _ALL = (
     Promise(
         "two-operators-for-taken-power",
         "Raising some by what is taken from others takes exactly two operators.",
-        lambda asked, _: asked.effect is Effect.REVERSIBLE and _takes(asked),
+        lambda asked, _: (
+            asked.effect is Effect.REVERSIBLE and _takes(asked) and _left_out(asked) < 2
+        ),
         _asks_only(2, "operator"),
         looks_at=_taking,
+        about_permits=True,
+    ),
+    Promise(
+        "two-operators-for-what-a-target-leaves-out",
+        "A target of the grid for all feeds, or for ever, takes exactly two operators.",
+        lambda asked, _: asked.effect is Effect.REVERSIBLE and _left_out(asked) == 1,
+        _asks_only(2, "operator"),
+        looks_at=_terms,
+        about_permits=True,
+    ),
+    Promise(
+        "three-operators-for-all-that-a-target-leaves-out",
+        "A target of the grid for all feeds and for ever takes exactly three operators.",
+        lambda asked, _: asked.effect is Effect.REVERSIBLE and _left_out(asked) == 2,
+        _asks_only(3, "operator"),
+        looks_at=_terms,
         about_permits=True,
     ),
     Promise(
@@ -312,8 +346,11 @@ _ALL = (
     ),
     Promise(
         "one-operator-for-reversible",
-        "A reversible change that takes no power from others never takes more than one operator.",
-        lambda asked, _: asked.effect is Effect.REVERSIBLE and not _takes(asked),
+        "A reversible change never takes more than one operator, unless it takes power from others "
+        "or is of a target that leaves something out.",
+        lambda asked, _: (
+            asked.effect is Effect.REVERSIBLE and not _takes(asked) and not _left_out(asked)
+        ),
         lambda d: d.answer is Answer.ALLOW or _asks_only(1, "operator")(d),
         must_allow=True,
         about_permits=True,

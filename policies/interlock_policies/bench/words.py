@@ -51,6 +51,10 @@ def situation_in_words(situation: Situation) -> list[str]:
     ]
     taken, protected = reach.power_taken_from, sorted(situation.protected_reached())
     claims = sorted(situation.claims_unconfirmed)
+    leaves_out = [
+        *(("which feeds",) if reach.all_feeds else ()),
+        *(("its end",) if reach.open_ended else ()),
+    ]
     return [
         f"{who.id} ({who.kind}{behind}{sent}) asks for {situation.operation} "
         f"({situation.effect}) on {situation.target} at {situation.site}.",
@@ -60,6 +64,11 @@ def situation_in_words(situation: Situation) -> list[str]:
         f"{'; ' if reached else ''}{reached}.",
         f"It moves {reach.watts_moved} W, {reach.power_rise_w} W of it up"
         f"{f', taken from {_listed(sorted(taken))}' if taken else ''}.",
+        *(
+            (f"The target of the grid leaves out {' and '.join(leaves_out)}.",)
+            if leaves_out
+            else ()
+        ),
         f"With what other changes hold: {facts['open_host_share_permille']} permille of the hosts, "
         f"{facts['open_gpu_share_permille']} permille of the GPUs.",
         f"It would break {_listed(breaks) or 'no floor and no budget'}, and reach "

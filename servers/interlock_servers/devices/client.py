@@ -39,6 +39,7 @@ from interlock_tools.errors import (
 )
 
 MOST_ANSWER_BYTES = 1_048_576
+EARLIER_S = 60.0  # how far back a reading may be to be compared with
 _OPTIONS = (
     ("grpc.max_receive_message_length", MOST_ANSWER_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
@@ -64,6 +65,7 @@ class NodeView:
         observed_at: when its devices were read, by our clock.
         why: why the last look gave nothing new; empty where it did.
         is_lying: whether its last answer was there and could not be so.
+        earlier: what was believed some time before `answer`, at most about a minute and a look.
     """
 
     node_id: str
@@ -72,13 +74,22 @@ class NodeView:
     observed_at: datetime | None
     why: str
     is_lying: bool
+    earlier: NodeAnswer | None = None
 
 
 class NodeClient:
     """The agents of a site, each on a connection of its own that comes back by itself."""
 
-    def __init__(self, settings: NodesSettings, clock: Clock) -> None:
+    def __init__(self, settings: NodesSettings, clock: Clock, *, reads_only: bool = False) -> None:
+        """Describe the client.
+
+        Args:
+            settings: where the agents are.
+            clock: of ages.
+            reads_only: refuse everything that changes a limit: another one caps these GPUs.
+        """
         self.clock = clock
+        self._reads_only = reads_only
         self._settings = settings
         self._nodes = {node.node_id: _Node(node, settings, clock) for node in settings.nodes}
 
@@ -99,6 +110,11 @@ class NodeClient:
         trace: TracebackType | None,
     ) -> None:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    @property
+    def controller_id(self) -> str:
+        """Who caps through us."""
+        return self._settings.controller_id
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -148,6 +164,7 @@ class NodeClient:
             raise InvalidRequestError("no GPU is named; an empty request is never sent")
         if not change_id:
             raise InvalidRequestError("no change is named that allows it; nothing was sent")
+        self._check_may_write()
         nodes = [self._node(node_id) for node_id in caps]
         answers = await asyncio.gather(*(n.set_limits(caps[n.node_id], change_id) for n in nodes))
         return {node.node_id: answer for node, answer in zip(nodes, answers, strict=True)}
@@ -160,7 +177,11 @@ class NodeClient:
         Returns:
             By node, the caps that were renewed. A GPU that is missing holds none of ours any more:
             its cap is over, or was never set.
+
+        Raises:
+            InvalidRequestError: this client only reads.
         """
+        self._check_may_write()
         nodes = [self._node(node_id) for node_id in keys]
         answers = await asyncio.gather(*(n.renew(keys[n.node_id], expires_in_s) for n in nodes))
         return {node.node_id: answer for node, answer in zip(nodes, answers, strict=True)}
@@ -172,12 +193,23 @@ class NodeClient:
 
         Returns:
             By node, what became of each limit, or why the node gave no answer.
+
+        Raises:
+            InvalidRequestError: this client only reads.
         """
+        self._check_may_write()
         nodes = [self._node(node_id) for node_id in keys]
         answers = await asyncio.gather(*(node.end(keys[node.node_id]) for node in nodes))
         return {node.node_id: answer for node, answer in zip(nodes, answers, strict=True)}
 
     # ── shared ────────────────────────────────────────────────────────────────────────────────
+
+    def _check_may_write(self) -> None:
+        if self._reads_only:
+            raise InvalidRequestError(
+                "these nodes are only read here, because another one limits their GPUs; "
+                "nothing was sent"
+            )
 
     def _node(self, node_id: str) -> "_Node":
         if node_id not in self._nodes:
@@ -208,6 +240,7 @@ class _Node:
         self._calls: dict[str, Any] = {}
         self._seen: Seen | None = None
         self._believed: NodeAnswer | None = None
+        self._earlier: tuple[NodeAnswer, datetime] | None = None
         self._observed_at: datetime | None = None
         self._why = "it was not read yet"
         self._is_lying = False
@@ -251,7 +284,13 @@ class _Node:
             if self._is_lying:
                 state = NodeState.STALE
         return NodeView(
-            self.node_id, state, self._believed, self._observed_at, self._why, self._is_lying
+            self.node_id,
+            state,
+            self._believed,
+            self._observed_at,
+            self._why,
+            self._is_lying,
+            None if self._earlier is None else self._earlier[0],
         )
 
     def disbelieve(self, why: str) -> None:
@@ -282,9 +321,20 @@ class _Node:
         if worst is not None and strikes[worst] >= STRIKES:
             self.disbelieve(f"GPU {worst}: its energy counter contradicts the power that it shows")
             return
+        self._keep_earlier(answer)
         self._is_lying, self._why, self._believed = False, answer.failure, answer
         if answer.age_s is not None:
             self._observed_at = self._clock.now() - timedelta(seconds=answer.age_s)
+
+    def _keep_earlier(self, answer: NodeAnswer) -> None:
+        """Keep what was believed before, to compare with; what is too long ago gives way."""
+        was, at = self._believed, self._observed_at
+        if was is None or at is None or was.boot_id != answer.boot_id:
+            self._earlier = None
+        elif was.sequence != answer.sequence:
+            oldest = self._clock.now() - timedelta(seconds=EARLIER_S)
+            if self._earlier is None or self._earlier[1] < oldest:
+                self._earlier = (was, at)
 
     async def set_limits(
         self, caps: Sequence[Cap], change_id: str

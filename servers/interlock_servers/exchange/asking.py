@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_servers.exchange.facts import BMS_ALIVE
-from interlock_servers.exchange.holding import Holder
+from interlock_servers.exchange.holding import Holder, withdrawn
 from interlock_servers.exchange.intents import Does, Intent, Intents
 from interlock_servers.exchange.outcomes import Outcome
 from interlock_servers.exchange.points import FRESH_S, HEARTBEAT_S
@@ -144,6 +144,17 @@ class AskBms(Operation[A], Generic[A]):
             evidence = {"followed_by": newer.change_id}
             return Verdict(held=Held.YES, source="a request that came later", evidence=evidence)
         return Verdict(held=Held.NOT_YET, source=self.source, evidence=seen)
+
+    async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
+        """Say what takes the request back; the holder repeats it until the BMS could follow.
+
+        Raises:
+            UnavailableError: the settings do not say what is safe, or no broker took it.
+        """
+        asked, whose = self.where(arguments)
+        value = withdrawn(asked, self._wires.settings)
+        point = await self._wires.holder.say(asked, whose, value, "")
+        return {"published": True, "topic": point.topic, "value": value, "acknowledged": False}
 
     async def _newer(self, arguments: A, key: str) -> Intent | None:
         """The request that stands in the way of a withdrawal, if there is one."""

@@ -102,17 +102,6 @@ class AnnounceReadiness(_Readiness):
             arguments={"point": arguments.point},
         )
 
-    async def compensate(self, arguments: AnnounceArguments, before: FactSet) -> dict[str, Any]:
-        """Say not ready.
-
-        Raises:
-            UnavailableError: it could not be published.
-        """
-        value = float(self._wires.settings.not_ready[arguments.point])
-        asked, whose = self.where(arguments)
-        await self._wires.holder.say(asked, whose, value, "")
-        return {"said": value, "acknowledged": False}
-
 
 class WithdrawReadiness(_Readiness):
     """Tell the BMS that we are not ready; then nothing is said any more."""

@@ -139,17 +139,6 @@ class RequestSupplyTemperature(_Supply[SupplyArguments]):
             arguments={"cdu_id": arguments.cdu_id},
         )
 
-    async def compensate(self, arguments: SupplyArguments, before: FactSet) -> dict[str, object]:
-        """Ask for the safe value; the holder says it again until the BMS has had time to follow.
-
-        Raises:
-            UnavailableError: it could not be published.
-        """
-        safe_c = self.limits.safe_c
-        asked, whose = self.where(arguments)
-        await self._wires.holder.say(asked, whose, safe_c, "")
-        return {"asked_for_c": safe_c, "acknowledged": False}
-
 
 class WithdrawSupplyTemperature(_Supply[CduArguments]):
     """Take our request for a CDU's supply back: the site's safe temperature is asked for instead.

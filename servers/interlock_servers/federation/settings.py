@@ -19,6 +19,8 @@ OURS = frozenset(
         "bms",
         "isolation",
         "maxlps",
+        "dps",
+        "dps_groups",
         "flex",
         "plan",
         "canary",

@@ -1,10 +1,22 @@
 """What the site would have drawn: the average of past days like it, moved to fit the day itself.
 
 A program's own contract says which method counts, and its text does, not this. The two here follow
-what is commonly said of two that many programs use: PJM's high 4 of 5 for economic load response
-(Manual 11) with a symmetric additive adjustment, and CAISO's 10 of 10 for proxy demand resources
-with a same-day adjustment of at most 20 % (its Baseline Accuracy Work Group, 2017). Neither was
-held against the tariff's text. Left out: PJM's rule of low-usage days, weather, line losses.
+what is commonly said of two that many programs use. **Neither tariff's text was at hand, so none of
+this was checked against it**; where we know of a difference it is named.
+
+`high-4-of-5`: the economic customer baseline of PJM (Manual 11, Energy & Ancillary Services Market
+Operations, and Attachment K of the Tariff). As said of it: the last 5 like weekdays within 45 days,
+the 4 with most draw; Saturdays and Sundays apart, 2 of 3; a symmetric additive adjustment by the
+three hours that begin four hours before the event. Different here: days of low usage (below a
+quarter of the average) are not left out, and 4 of fewer than 5 days count without a longer search.
+
+`10-of-10`: the ten-in-ten of CAISO for proxy demand resources (Fifth Replacement Tariff, section
+4.13.4, and its Baseline Accuracy Work Group, 2017). As said of it: 10 weekdays, or 4 weekend days
+and holidays, within 45 days, without event days; a same-day factor from 0.8 to 1.2 by the three
+hours that begin four hours before the event. Different here: with fewer than 10 weekdays there is
+no baseline, where the tariff is said to go on with at least 5.
+
+Left out of both: weather, line losses, generation behind the meter.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

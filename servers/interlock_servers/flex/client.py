@@ -18,6 +18,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from interlock_servers.flex.envelope import Envelope, Kind, parse_envelope, parse_topic, peek
+from interlock_servers.flex.in_force import without_replaced
 from interlock_servers.flex.keys import KeySource
 from interlock_servers.flex.models import (
     Deviation,
@@ -173,6 +174,27 @@ class FlexClient:
     def open_targets(self, correlation_id: str, moment: datetime) -> tuple[LoadTarget, ...]:
         """The targets of a request that are in force at `moment`, or announced for later."""
         return self._store.open_targets(correlation_id, moment)
+
+    def standing(self, moment: datetime) -> tuple[LoadTarget, ...]:
+        """The targets that still hold for some feed at `moment` or later; not replaced ones."""
+        return tuple(without_replaced(self._store.targets(moment), self.settings.feeds))
+
+    def verified(self, compact: str, source: str) -> JsonObject:
+        """The payload that `source` signed, by the keys as they are known now.
+
+        Raises:
+            RejectedError: it would not be believed; says why.
+        """
+        return self._keys.verify(compact, source)
+
+    def set_since(self, feeds: Iterable[str], since: datetime) -> bool:
+        """Whether the agent has said `target_set` of each of these feeds since that moment."""
+        at = self._store.target_set_at()
+        return all(feed in at and at[feed] >= since for feed in feeds)
+
+    def echoed(self, correlation_id: str, feeds: Iterable[str]) -> bool:
+        """Whether the agent said `target_set` of each of these feeds with this request among it."""
+        return set(feeds) <= self._store.echoes(correlation_id)
 
     def site_limit(self, moment: datetime) -> SiteLimit:
         """The limit on the whole site at `moment`; only as good as `health` says."""

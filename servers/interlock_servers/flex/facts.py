@@ -40,7 +40,7 @@ class FlexFacts:
         An event is `open` from when it was heard until it has ended or another replaced it; any
         other, also one that was never heard of, is `not_open`. Its terms say what a person may
         want to decide apart from its watts: whether it is for all feeds because it names none, and
-        whether it has no end; they are unknown of an event that is not open.
+        whether it has no end; they are null of an event that is not open.
         """
         of_site = need.kind in {GRID_LIMIT, GRID_SCHEDULE} and need.subject == self._site
         of_event = need.kind in {GRID_EVENT, GRID_TERMS} and need.subject.kind == GRID_EVENT_KIND
@@ -62,10 +62,8 @@ class FlexFacts:
             targets = self._client.open_targets(need.subject.id, now)
             if need.kind == GRID_EVENT:
                 value = OPEN if targets else NOT_OPEN
-            elif not targets:
-                return _unknown(need, "no such event is open")
             else:
-                value = terms_of(targets)
+                value = terms_of(targets) if targets else None
         return Fact(
             kind=need.kind,
             subject=need.subject,

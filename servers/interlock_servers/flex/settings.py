@@ -15,6 +15,59 @@ from interlock_servers.transports.rest import encrypted_url
 _SOURCE = re.compile(r"//grid/v1/(isv|dsx-flex-agent|poweragent|infra)/[^/]+")
 
 
+class PublishSettings(BaseModel):
+    """Interlock as an ISV that sends load targets; without this table nothing is ever sent.
+
+    Attributes:
+        identifier: our name as an ISV; we are `//grid/v1/isv/{identifier}`.
+        mqtt: the connection that publishes; ask for one that may publish
+            `grid/v1/isv/{identifier}/loadtarget/set` and nothing else.
+        key_file: our private key, as a JWK or in PEM; its public half is where every reader's
+            JWKS is.
+        kid: its name there, which `trusted` must bind to us.
+        echo_within_s: how long the Flex Agent may take to echo a target; without an echo it was
+            not accepted.
+        state_age_s: how old the agent's word on our feeds may be.
+        meters: per feed the meter that shows it, where that is not called as the feed is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identifier: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    mqtt: MqttSettings
+    key_file: Path
+    kid: str = Field(min_length=1, max_length=200)
+    echo_within_s: float = Field(default=30.0, gt=0, le=45.0)
+    state_age_s: float = Field(default=120.0, ge=1.0, le=3600.0)
+    meters: dict[str, str] = {}
+
+    @property
+    def source(self) -> str:
+        """Who we are on the bus."""
+        return f"//grid/v1/isv/{self.identifier}"
+
+
+class SettlementSettings(BaseModel):
+    """What is kept for the settlement of an event, besides the grid's targets.
+
+    Attributes:
+        zone: the site's, such as `America/New_York`: a day is like another by the clock there.
+        interval_s: over how long the site's meter is averaged; a whole part of an hour.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zone: str = Field(min_length=1, max_length=64)
+    interval_s: float = Field(default=900.0, ge=60.0, le=3600.0)
+
+    @field_validator("interval_s")
+    @classmethod
+    def _divides_an_hour(cls, interval_s: float) -> float:
+        if 3600.0 % interval_s:
+            raise ValueError(f"{interval_s:g} s is no whole part of an hour")
+        return interval_s
+
+
 class FlexSettings(BaseModel):
     """Where the bus is, whom we believe on it, and which feeds are ours.
 
@@ -39,6 +92,8 @@ class FlexSettings(BaseModel):
         ramp: how fast the site moves; without it the schedule has no ramps.
         openadr: a utility's VTN, where there is one.
         notice_s: the notice that the site was promised; a target with less is remarked upon.
+        settlement: keep the site's metered intervals; None: a settlement needs a CSV of the meter.
+        publish: who we are where we send targets ourselves; None: we only listen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +114,8 @@ class FlexSettings(BaseModel):
     ramp: Ramp | None = None
     openadr: OpenAdrSettings | None = None
     notice_s: float = Field(default=0.0, ge=0.0)
+    settlement: SettlementSettings | None = None
+    publish: PublishSettings | None = None
 
     @field_validator("trusted")
     @classmethod
@@ -85,6 +142,18 @@ class FlexSettings(BaseModel):
     def _keys_have_one_place(self) -> Self:
         if (self.jwks_file is None) is (self.jwks_url is None):
             raise ValueError("name either jwks_file or jwks_url")
+        return self
+
+    @model_validator(mode="after")
+    def _our_key_is_ours(self) -> Self:
+        """What we sign must be believed here too, or we could not see what became of it."""
+        ours = self.publish
+        if ours is None:
+            return self
+        if not any_kid(self.trusted.get(ours.source, ()), ours.kid):
+            raise ValueError(f"publish: trusted must bind the kid {ours.kid!r} to {ours.source}")
+        if strange := sorted(ours.meters.keys() - set(self.feeds)):
+            raise ValueError(f"publish.meters names {', '.join(strange)}, no feed of this site")
         return self
 
     @field_validator("feeds")

@@ -131,6 +131,19 @@ class Settlement(NamedTuple):
         }
 
 
+def last_event(targets: Iterable[LoadTarget]) -> str:
+    """The event whose target was received last, of those that limit something.
+
+    Raises:
+        NotFoundError: no target was recorded.
+    """
+    limiting = [target for target in targets if target.limit_w is not None]
+    if not limiting:
+        raise NotFoundError("no target was recorded, so there is no event to settle")
+    last = max(limiting, key=lambda target: target.received_at)
+    return last.correlation_id or last.event_id
+
+
 def settle(
     event_id: str,
     targets: Iterable[LoadTarget],

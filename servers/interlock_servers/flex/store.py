@@ -17,6 +17,7 @@ from interlock_servers.flex.models import (
     BreachStatus,
     Deviation,
     Enforcement,
+    FeedEvent,
     FeedState,
     LoadTarget,
     NextLimit,
@@ -32,6 +33,7 @@ MAX_BREACHES: Final = 200
 MAX_ENFORCEMENTS: Final = 200
 MAX_KNOWN: Final = 10_000  # ids of requests, so that an old one is not taken for a missed one
 
+K = TypeVar("K")
 T = TypeVar("T")
 Others = Callable[[datetime], Sequence[LoadTarget]]
 
@@ -55,6 +57,8 @@ class FlexStore:
         self._targets: list[_Heard] = []  # the one that wins stands last
         self._known: OrderedDict[str, None] = OrderedDict()
         self._states: dict[str, FeedState] = {}
+        self._set_at: dict[str, datetime] = {}
+        self._echoes: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._breaches: OrderedDict[str, PowerBreach] = OrderedDict()
         self._enforcements: OrderedDict[str, Enforcement] = OrderedDict()
         self._rejected: dict[Reason, Rejected] = {}
@@ -123,9 +127,17 @@ class FlexStore:
                 self._keep(missed, now)
             for state in fresh:
                 self._states[state.feed_tag] = state
+                self._note_echo(state)
             if len(ours) != len(states):
                 self._deviations[Deviation.UNKNOWN_FEED] += 1
             return len(fresh) == len(self._feeds)
+
+    def _note_echo(self, state: FeedState) -> None:
+        """The next heartbeat stands in its place, so that it was said is kept apart."""
+        if state.event is FeedEvent.TARGET_SET:
+            self._set_at[state.feed_tag] = state.received_at
+            for target in state.targets:
+                _put(self._echoes, (target.correlation_id, state.feed_tag), None, MAX_KNOWN)
 
     def _is_newer(self, state: FeedState) -> bool:
         had = self._states.get(state.feed_tag)
@@ -252,6 +264,16 @@ class FlexStore:
         with self._lock:
             return dict(self._states)
 
+    def target_set_at(self) -> dict[str, datetime]:
+        """Per feed when the agent last said that a target was set."""
+        with self._lock:
+            return dict(self._set_at)
+
+    def echoes(self, correlation_id: str) -> set[str]:
+        """The feeds of which the agent said `target_set` with this request among its targets."""
+        with self._lock:
+            return {feed for feed in self._feeds if (correlation_id, feed) in self._echoes}
+
     def breaches(self) -> tuple[PowerBreach, ...]:
         """The last word on each breach, the one detected last first."""
         with self._lock:
@@ -312,7 +334,7 @@ def _missed(
     return missed
 
 
-def _put(kept: OrderedDict[str, T], name: str, value: T, most: int) -> None:
+def _put(kept: OrderedDict[K, T], name: K, value: T, most: int) -> None:
     kept[name] = value
     kept.move_to_end(name)
     while len(kept) > most:

@@ -268,7 +268,9 @@ class FlexAgentTwin:
         idle_w = site.host.base_w * len(gpus) + site.host.slope * site.gpu.idle_w * gpus.sum()
         load_w, limit_w = self._load_w(feed), self._limit_w(feed)
         calculated_w = self._feed_w(feed)
+        in_flight = feed in self._ramps
         if AgentFault.CLAIMS_COMPLIANT in self.faults:
+            in_flight = False
             calculated_w, load_w = min(calculated_w, limit_w), min(load_w, limit_w)
         state = {
             "metadata": {
@@ -278,7 +280,7 @@ class FlexAgentTwin:
             },
             "targets": self._schedule.listed(feed, now),
             "calculated_load": power(calculated_w),
-            "in_flight": feed in self._ramps,
+            "in_flight": in_flight,
             "event": what,
             "compliant": load_w <= limit_w,
         }

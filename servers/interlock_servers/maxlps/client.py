@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from interlock_servers.maxlps import COMPONENT
+from interlock_servers.maxlps.group_needs import WANTS
 from interlock_servers.maxlps.models import (
     AllocationCheck,
     CapResult,
@@ -19,6 +20,7 @@ from interlock_servers.maxlps.models import (
     TopologyRef,
     power_tree,
 )
+from interlock_servers.maxlps.port import Limits
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.wire import (
     allocation_of,
@@ -36,8 +38,6 @@ from interlock_servers.transports.grpc_record import Record
 from interlock_servers.transports.grpc_reflection import ReflectedChannel, quoted
 from interlock_tools.clock import Clock
 from interlock_tools.errors import InvalidRequestError, NotFoundError
-
-Limits = Mapping[str, Mapping[int, float | None]]
 
 _GROUPS = "/nvidia.dcpower.v1.ResourceGroupManagementService/"
 _TOPOLOGY = "/nvidia.dcpower.v1.TopologyManagementService/"
@@ -159,16 +159,20 @@ class DpsClient:
     Attributes:
         clock: the clock of its retries, and of whoever stamps its answers.
         writes: how many were sent; what was read before the last is not what holds.
+        channel: the connection, for the calls of `GroupClient`.
+        deadline_s: of one call.
     """
 
     def __init__(self, settings: MaxlpsSettings, clock: Clock) -> None:
         self.clock = clock
         self.writes = 0
-        self._deadline_s = settings.deadline_s
-        self._channel = ReflectedChannel(settings, clock, component=COMPONENT, needs=NEEDS)
+        self.deadline_s = settings.deadline_s
+        self.channel = ReflectedChannel(
+            settings, clock, component=COMPONENT, needs=NEEDS, wants=WANTS
+        )
 
     async def __aenter__(self) -> Self:
-        await self._channel.__aenter__()
+        await self.channel.__aenter__()
         return self
 
     async def __aexit__(
@@ -177,7 +181,7 @@ class DpsClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._channel.__aexit__(kind, error, trace)
+        await self.channel.__aexit__(kind, error, trace)
 
     # ── reads ─────────────────────────────────────────────────────────────────────────────────
 
@@ -264,12 +268,13 @@ class DpsClient:
 
     # ── the write ─────────────────────────────────────────────────────────────────────────────
 
-    async def set_gpu_limits(self, limits: Limits) -> tuple[CapResult, ...]:
+    async def set_gpu_limits(self, limits: Limits, *, change_id: str = "") -> tuple[CapResult, ...]:
         """Set or clear limits, each of one GPU; sent once, never again.
 
         Args:
             limits: by node and GPU id, watts of that one GPU, or None to clear its limit, which
                 lets its power rise to whatever policy holds then.
+            change_id: the change that allows it; DPS has no place for it, the ledger has.
 
         Returns:
             What DPS says that it set, in the order asked. It may be clamped; what the devices
@@ -281,6 +286,7 @@ class DpsClient:
                 others may have been set: read back.
             UnavailableError: no answer; the state is unknown: read back.
         """
+        del change_id
         asked = {
             (node_id, gpu_id): watts
             for node_id, gpus in limits.items()
@@ -294,10 +300,10 @@ class DpsClient:
             if gpus
         }
         try:
-            answer = await self._channel.unary(
+            answer = await self.channel.unary(
                 UPDATE_GPU_POLICIES.path,
                 {"node_gpu_policies": policies},
-                deadline_s=self._deadline_s,
+                deadline_s=self.deadline_s,
             )
         finally:
             self.writes += 1  # what was read meanwhile may be of before it, too
@@ -306,13 +312,13 @@ class DpsClient:
     # ── shared ────────────────────────────────────────────────────────────────────────────────
 
     async def _unary(self, need: MethodNeed, fields: Mapping[str, object]) -> Record:
-        answer = await self._channel.unary(need.path, fields, deadline_s=self._deadline_s)
+        answer = await self.channel.unary(need.path, fields, deadline_s=self.deadline_s)
         if answer.has_field("status"):  # GetNodesStatus has none, and not every one is public
             check_status(answer, need)
         return answer
 
     async def _stream(self, need: MethodNeed, fields: Mapping[str, object]) -> list[Record]:
-        return await self._channel.stream(need.path, fields, deadline_s=self._deadline_s)
+        return await self.channel.stream(need.path, fields, deadline_s=self.deadline_s)
 
 
 def _check_limits(asked: Mapping[tuple[str, int], float | None]) -> None:

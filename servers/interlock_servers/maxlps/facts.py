@@ -1,4 +1,4 @@
-"""What DPS can tell the guard about a site: its power tree, its groups, its GPU limits."""
+"""What DPS, or the nodes, tell the guard of a site: power tree, groups, GPU limits."""
 
 import hashlib
 import json
@@ -8,8 +8,8 @@ from typing import Any
 from interlock_servers.maxlps import COMPONENT
 from interlock_servers.maxlps.allocator.evidence import Evidence
 from interlock_servers.maxlps.allocator.refit import Prior, refit
-from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.models import NodePower, ResourceGroup
+from interlock_servers.maxlps.port import PowerPort
 from interlock_servers.maxlps.priors import prior_of
 from interlock_servers.maxlps.settings import Loop
 from interlock_tools.canonical import digest
@@ -38,7 +38,7 @@ class MaxlpsFacts:
 
     def __init__(
         self,
-        client: DpsClient,
+        client: PowerPort,
         site_id: str,
         *,
         loops: Sequence[Loop] = (),
@@ -48,7 +48,7 @@ class MaxlpsFacts:
         """A source for one site.
 
         Args:
-            client: of its DPS.
+            client: whoever limits its GPUs.
             site_id: its name.
             loops: cooling loops, of the settings.
             tenants_least_w: GPU watts that tenants were promised, of the settings.
@@ -73,10 +73,10 @@ class MaxlpsFacts:
         """The fact now, or `Unknown` for another subject.
 
         Raises:
-            FactoryError: DPS failed or does not answer; nothing was changed.
+            FactoryError: whoever was asked failed or does not answer; nothing was changed.
         """
         if need.subject != self._site:
-            why = f"DPS here answers for {self._site} only"
+            why = f"the power of {self._site} only is known here"
             return Unknown(kind=need.kind, subject=need.subject, why=why)
         if need.kind in self._kept:
             kept, writes = self._kept[need.kind]
@@ -102,7 +102,7 @@ class MaxlpsFacts:
             case "power.gpu_limits":
                 limits = await self._limits()
                 return self._fact(need, limits, _version(limits), Nature.MEASUREMENT)
-        return Unknown(kind=need.kind, subject=need.subject, why="DPS does not answer this kind")
+        return Unknown(kind=need.kind, subject=need.subject, why="nobody here answers this kind")
 
     async def _limits(self) -> dict[str, Any]:
         node_ids = (await self._client.active()).node_ids

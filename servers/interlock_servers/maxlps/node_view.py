@@ -90,7 +90,7 @@ class NodeView:
         """
         if self.min_w is None or self.max_w is None:
             raise InvalidRequestError(
-                f"{self.node_id}: DPS does not know its GPUs' limits now; leave it out, or look "
+                f"{self.node_id}: its GPUs' limits are not known now; leave it out, or look "
                 "at its BMC"
             )
         return self.min_w, self.max_w, self.max_w if self.set_w is None else self.set_w
@@ -195,7 +195,7 @@ def lit_worst_case(nodes: Mapping[str, NodeView]) -> dict[str, NodeView]:
     if not nodes:
         return {}
     if not known:
-        raise InvalidRequestError("DPS knows the limits of no node of this site; try again later")
+        raise InvalidRequestError("the limits of no node of this site are known; try again later")
     most_w = max(view.limits[1] for view in known)
     most_gpus = max(view.gpu_count for view in known)
 

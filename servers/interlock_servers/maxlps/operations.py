@@ -1,21 +1,32 @@
 """What may change in power: the limits of a node's GPUs, set and released.
 
 A limit that goes down may starve work; one that goes up may break a budget. Both are computed from
-the facts, and whether it worked is asked of the facility's meters, not of DPS alone.
+the facts, and whether it worked is asked of the facility's meters, not of DPS or a node alone.
 """
 
-import math
 from abc import abstractmethod
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
 
 from interlock_guardrails.facts import FactRegistry
-from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import POWER_GPU_LIMITS, POWER_GROUPS, POWER_TOPOLOGY
+from interlock_servers.maxlps.meters import Meters
 from interlock_servers.maxlps.models import CapResult
 from interlock_servers.maxlps.picture import Caps, Picture
+from interlock_servers.maxlps.port import Limits as SomeLimits
+from interlock_servers.maxlps.port import PowerPort
+from interlock_servers.maxlps.reach import (
+    GRID_AGE_S,
+    GRID_LIMIT,
+    LIMITS_AGE_S,
+    Limits,
+    is_set,
+    power_needs,
+    raised,
+    reach_of,
+)
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
 from interlock_tools.fact import Claim, Fact, FactNeed, FactSet
@@ -31,21 +42,12 @@ from interlock_tools.operation import (
     Verdict,
 )
 
-GRID_LIMIT, METER_POWER = "grid.limit", "meter.power"
 GRID_EVENT, GRID_EVENT_KIND, EVENT_OPEN = "grid.event", "grid_event", "open"
-IDENTITY_AGE_S = 60.0
-LIMITS_AGE_S = 30.0
-GRID_AGE_S = 30.0
-METER_AGE_S = 120.0  # a BMS repeats an unchanged value every 100 s
-METER_TOLERANCE = 0.01  # of the bound: revenue-grade meters and our host model
-METERS = "the facility's metering"
-SETTLES = timedelta(seconds=3)  # the slowest in-band command, and one round of the meter
-SAME_W = 0.5  # devices take whole watts
-NODES_AT_ONCE = 128  # of one call to DPS
+GRID_TERMS = "grid.terms"  # of the same event: whether it leaves out its feeds, or its end
+NODES_AT_ONCE = 128  # of one call
 
 NodeId = Annotated[str, Field(min_length=1, max_length=200)]
 Watts = Annotated[int, Field(ge=1, le=10_000)]
-Limits = dict[str, dict[int, float | None]]
 
 
 class SetCapsArguments(Arguments):
@@ -97,10 +99,11 @@ class LimitOperation(Operation[A], Generic[A]):
     compensates = True
     compensation_repeats = True  # it looks first, and lowers only what is still raised
 
-    def __init__(self, dps: DpsClient, facts: FactRegistry, site_id: str) -> None:
-        self._dps = dps
+    def __init__(self, power: PowerPort, facts: FactRegistry, site_id: str) -> None:
+        self._power = power
         self._facts = facts
         self._site = Target(kind="site", id=site_id)
+        self._meters = Meters(facts, site_id)
 
     @abstractmethod
     def caps(self, arguments: A, picture: Picture) -> Caps:
@@ -111,17 +114,8 @@ class LimitOperation(Operation[A], Generic[A]):
         return self._site
 
     def facts(self, arguments: A) -> tuple[FactNeed, ...]:
-        """Tree, groups and limits from DPS, the grid's limit, and a meter that lives."""
-        ages = {
-            POWER_TOPOLOGY: IDENTITY_AGE_S,
-            POWER_GROUPS: IDENTITY_AGE_S,
-            POWER_GPU_LIMITS: LIMITS_AGE_S,
-            GRID_LIMIT: GRID_AGE_S,
-            METER_POWER: METER_AGE_S,
-        }
-        return tuple(
-            FactNeed(kind=kind, subject=self._site, max_age_s=age_s) for kind, age_s in ages.items()
-        )
+        """Tree, groups and limits, the grid's limit, and a meter that lives."""
+        return power_needs(self._site)
 
     def blast_radius(self, arguments: A, facts: FactSet) -> BlastRadius:
         """Nodes, jobs, tenants and watts; the floors and budgets that it would break."""
@@ -137,22 +131,7 @@ class LimitOperation(Operation[A], Generic[A]):
                     f"gpu_cap_w_by_node: {view.node_id} takes {least_w:.0f} to {most_w:.0f} W per "
                     f"GPU, not {caps[view.node_id]}"
                 )
-        moves_w = [view.moves_w(caps[view.node_id]) for view in views]
-        groups = [view.group for view in views if view.group is not None]
-        grid = facts.value(GRID_LIMIT, self._site)
-        return BlastRadius(
-            gpus=sum(view.gpu_count for view in views),
-            hosts=frozenset(caps),
-            racks=frozenset(v.rack_id for v in views if v.rack_id),
-            power_domains=frozenset(v.pdu_id or picture.root for v in views),
-            jobs=frozenset(group.name for group in groups),
-            tenants=frozenset(group.tenant for group in groups if group.tenant),
-            watts_moved=math.ceil(sum(fall_w + rise_w for fall_w, rise_w in moves_w)),
-            power_rise_w=math.ceil(sum(rise_w for _, rise_w in moves_w)),
-            slo_floors_broken=picture.floors_broken(caps),
-            budgets_broken=picture.budgets_broken(caps, grid["limit_w"], grid.get("feed_limits_w")),
-            power_taken_from=_taken_from(picture, caps),
-        )
+        return reach_of(picture, caps, facts.value(GRID_LIMIT, self._site))
 
     async def execute(self, arguments: A, key: str) -> dict[str, Any]:
         """Lower first; raise only once every lowering is confirmed.
@@ -160,7 +139,7 @@ class LimitOperation(Operation[A], Generic[A]):
         A GPU whose present limit is not known may rise, so it waits too.
 
         Raises:
-            ComponentError: DPS failed for some GPU; some limits may be set.
+            ComponentError: some GPU did not take its limit; others may have.
             UnavailableError: no answer; the state is unknown.
         """
         picture = await self._picture()
@@ -175,18 +154,18 @@ class LimitOperation(Operation[A], Generic[A]):
                     lower.setdefault(node_id, {})[gpu_id] = float(watts)
         for part in (lower, raise_):
             if part:
-                await self._set(part)
+                await self._set(part, key)
         return {"nodes_lowered": len(lower), "nodes_raised": len(raise_), "key": key}
 
     async def read_back(self, arguments: A) -> ReadBack:
-        """Compare what DPS says is set now with what was asked for.
+        """Compare what is said to be set now with what was asked for.
 
-        It never says no: where nothing is as asked, limits may still have moved (DPS clamps), and
-        bringing back finds out which.
+        It never says no: where nothing is as asked, limits may still have moved (one was clamped),
+        and bringing back finds out which.
         """
         picture = await self._picture()
         caps = self.caps(arguments, picture)
-        wrong = sorted(node_id for node_id in caps if not _is_set(picture, node_id, caps))
+        wrong = sorted(node_id for node_id in caps if not is_set(picture, node_id, caps))
         happened = Happened.PARTLY if wrong else Happened.YES
         return ReadBack(happened=happened, evidence={"nodes_not_set": wrong[:20]})
 
@@ -197,36 +176,13 @@ class LimitOperation(Operation[A], Generic[A]):
         """
         picture = await self._picture()
         caps = self.caps(arguments, Picture.of_facts(before, self._site))
-        wrong = [node_id for node_id in caps if not _is_set(picture, node_id, caps)]
+        wrong = [node_id for node_id in caps if not is_set(picture, node_id, caps)]
         if wrong:
             evidence = {"nodes_not_set": sorted(wrong)[:20]}
-            return Verdict(held=Held.NOT_YET, source="DPS read back", evidence=evidence)
-        allowed_w = picture.allowed_w()
-        views = [picture.nodes[node_id] for node_id in caps]
-        pdus = {("pdu" if view.pdu_id else "site", view.pdu_id or self._site.id) for view in views}
-        racks = {("rack", view.rack_id) for view in views if view.rack_id}
-        seen: dict[str, dict[str, float]] = {}
-        for kind, name in sorted(pdus) + sorted(racks):
-            meter = await self._meter(kind, name)
-            if meter is None and kind == "rack":
-                continue
-            if meter is None or meter.observed_at < since + SETTLES:
-                why = f"the meter of {name} has not read since the act"
-                return Verdict(held=Held.NOT_YET, source=METERS, evidence={"waiting": why})
-            seen[name] = {
-                "metered_w": round(float(meter.value["power_w"])),
-                "allowed_w": round(allowed_w[name if kind != "site" else picture.root]),
-            }
-        over = {
-            name: reading
-            for name, reading in seen.items()
-            if reading["metered_w"] > reading["allowed_w"] * (1 + METER_TOLERANCE)
-        }
-        if over:
-            return Verdict(held=Held.NOT_YET, source=METERS, evidence={"above": over})
-        return Verdict(held=Held.YES, source=METERS, evidence={"domains": seen})
+            return Verdict(held=Held.NOT_YET, source="the limits read back", evidence=evidence)
+        return await self._meters.within(picture, caps, since)
 
-    async def compensate(self, arguments: A, before: FactSet) -> dict[str, Any]:
+    async def bring_back(self, arguments: A, before: FactSet, key: str) -> dict[str, Any]:
         """Take back what was raised. What was lowered stays low: that is the safe side.
 
         Raises:
@@ -234,30 +190,22 @@ class LimitOperation(Operation[A], Generic[A]):
         """
         earlier = Picture.of_facts(before, self._site)
         now = await self._picture()
-        back: Limits = {}
-        unknown: list[str] = []
-        for node_id, asked_w in self.caps(arguments, earlier).items():
-            now_w = dict(enumerate(now.nodes[node_id].each_set_w if node_id in now.nodes else ()))
-            for gpu_id, was_w in enumerate(earlier.node(node_id).each_set_w):
-                if was_w is None:
-                    unknown.append(node_id)
-                elif _is_above(now_w.get(gpu_id), was_w, asked_w):
-                    back.setdefault(node_id, {})[gpu_id] = float(int(was_w))
+        back, unknown = raised(earlier, now, self.caps(arguments, earlier))
         if back:
-            await self._set(back)
+            await self._set(back, key)
         return {
             "nodes_lowered_again": sorted(back)[:20],
             "nodes_left_low": True,
-            "nodes_unknown_before": sorted(set(unknown))[:20],
+            "nodes_unknown_before": unknown[:20],
         }
 
-    async def _set(self, limits: Limits) -> None:
+    async def _set(self, limits: SomeLimits, key: str) -> None:
         """Write them, so many nodes at a time that the first caps hold while others are sent."""
         nodes = list(limits)
         results: list[CapResult] = []
         for begin in range(0, len(nodes), NODES_AT_ONCE):
             part = {node_id: limits[node_id] for node_id in nodes[begin : begin + NODES_AT_ONCE]}
-            results += await self._dps.set_gpu_limits(part)
+            results += await self._power.set_gpu_limits(part, change_id=key)
         clamped = [result for result in results if result.is_clamped]
         if clamped:
             first = clamped[0]
@@ -269,7 +217,7 @@ class LimitOperation(Operation[A], Generic[A]):
             )
 
     async def _picture(self) -> Picture:
-        """The site as DPS shows it now."""
+        """The site as it is shown now."""
         values: list[Any] = []
         for kind in (POWER_TOPOLOGY, POWER_GROUPS, POWER_GPU_LIMITS):
             need = FactNeed(kind=kind, subject=self._site, max_age_s=LIMITS_AGE_S)
@@ -278,13 +226,6 @@ class LimitOperation(Operation[A], Generic[A]):
                 raise UnavailableError(f"{kind} is unknown: {answer.why}")
             values.append(answer.value)
         return Picture.of(*values)
-
-    async def _meter(self, kind: str, name: str) -> Fact | None:
-        """What the facility's own meter says last, if it may be believed."""
-        subject = Target(kind=kind, id=name)
-        need = FactNeed(kind=METER_POWER, subject=subject, max_age_s=METER_AGE_S)
-        answer = await self._facts.fact(need)
-        return answer if isinstance(answer, Fact) else None
 
 
 class SetCaps(LimitOperation[SetCapsArguments]):
@@ -318,11 +259,24 @@ class SetCaps(LimitOperation[SetCapsArguments]):
 
     def claims(self, arguments: SetCapsArguments) -> tuple[Claim, ...]:
         """That the grid asks for it, where the caller says so."""
-        if arguments.for_event_id is None:
-            return ()
-        event = Target(kind=GRID_EVENT_KIND, id=arguments.for_event_id)
-        need = FactNeed(kind=GRID_EVENT, subject=event, max_age_s=GRID_AGE_S)
-        return (Claim(need=need, value=EVENT_OPEN),)
+        return tuple(
+            Claim(need=need.model_copy(update={"kind": GRID_EVENT}), value=EVENT_OPEN)
+            for need in _terms_of(arguments)
+        )
+
+    def facts(self, arguments: SetCapsArguments) -> tuple[FactNeed, ...]:
+        """Also the terms of the event that it follows."""
+        return (*super().facts(arguments), *_terms_of(arguments))
+
+    def blast_radius(self, arguments: SetCapsArguments, facts: FactSet) -> BlastRadius:
+        """With what the event leaves out: that is a decision beside its watts."""
+        reach = super().blast_radius(arguments, facts)
+        for need in _terms_of(arguments):
+            terms = facts.value(need.kind, need.subject) or {}  # of none that is open: the most
+            reach = reach.model_copy(
+                update={name: terms.get(name, True) for name in ("all_feeds", "open_ended")}
+            )
+        return reach
 
     def caps(self, arguments: SetCapsArguments, picture: Picture) -> Caps:
         """The map itself."""
@@ -347,33 +301,14 @@ class ReleaseCaps(LimitOperation[ReleaseCapsArguments]):
 
 
 def maxlps_operations(
-    dps: DpsClient, facts: FactRegistry, site_id: str
+    power: PowerPort, facts: FactRegistry, site_id: str
 ) -> tuple[LimitOperation[Any], ...]:
     """Everything that may change here."""
-    return (SetCaps(dps, facts, site_id), ReleaseCaps(dps, facts, site_id))
+    return (SetCaps(power, facts, site_id), ReleaseCaps(power, facts, site_id))
 
 
-def _taken_from(picture: Picture, caps: Caps) -> frozenset[str]:
-    """Whose limits fall while those of others rise: their power goes to somebody else."""
-    falls_w: dict[str, float] = {}
-    rises_w: dict[str, float] = {}
-    for node_id, cap_w in caps.items():
-        view = picture.node(node_id)
-        name = node_id if view.group is None else view.group.name
-        fall_w, rise_w = view.moves_w(cap_w)
-        falls_w[name] = falls_w.get(name, 0.0) + fall_w
-        rises_w[name] = rises_w.get(name, 0.0) + rise_w
-    gain = {name for name, watts in rises_w.items() if watts > falls_w[name]}
-    lose = {name for name, watts in falls_w.items() if watts > rises_w[name]}
-    return frozenset(lose if gain else ())
-
-
-def _is_set(picture: Picture, node_id: str, caps: Caps) -> bool:
-    """Whether every GPU of the node has the limit; one that is not known has not."""
-    each_w = picture.node(node_id).each_set_w
-    return bool(each_w) and all(w is not None and abs(w - caps[node_id]) <= SAME_W for w in each_w)
-
-
-def _is_above(now_w: float | None, was_w: float, asked_w: int) -> bool:
-    """Whether a GPU's limit is higher than it was; where nobody knows, whether it was asked to."""
-    return asked_w > was_w if now_w is None else now_w > was_w + SAME_W
+def _terms_of(arguments: SetCapsArguments) -> tuple[FactNeed, ...]:
+    if arguments.for_event_id is None:
+        return ()
+    event = Target(kind=GRID_EVENT_KIND, id=arguments.for_event_id)
+    return (FactNeed(kind=GRID_TERMS, subject=event, max_age_s=GRID_AGE_S),)

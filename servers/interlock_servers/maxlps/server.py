@@ -47,7 +47,7 @@ from interlock_tools.fact import Fact, FactNeed
 from interlock_tools.identity import Target
 
 INSTRUCTIONS = """\
-Power limits of GPUs through DPS, under the budgets of feeds, PDUs and racks.
+Power limits of GPUs, under the budgets of feeds, PDUs and racks.
 To follow a grid limit: plan_caps with site_limit_w (at the main meter; without it the budgets
 alone) and moves=down (only what falls), then set_caps with its map. Once it has ended: plan_caps
 with moves=up (what may rise, a step at a time), set_caps, and again until steps_left is 0; or
@@ -198,7 +198,7 @@ def maxlps_face(
 
 
 class _Look(NamedTuple):
-    """The site as DPS shows it now, and how old that is."""
+    """The site as it is shown now, and how old that is."""
 
     picture: Picture
     groups: list[dict[str, Any]]

@@ -17,6 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from interlock_plant.plant import Plant
 from interlock_servers.maxlps.twin_answers import DpsAnswers, TwinFault
+from interlock_servers.maxlps.twin_group_answers import GroupAnswers, GrpcRefusalError
+from interlock_servers.maxlps.twin_groups import Groups
 from interlock_servers.maxlps.twin_schema import PACKAGE, SERVICES, build_pool
 from interlock_tools.clock import Clock
 
@@ -28,10 +30,12 @@ AT_START = frozenset({TwinFault.NO_REFLECTION, TwinFault.EXTRA_FIELDS})
 class DpsTwin:
     """DPS for one plant, on a loopback port that the system chooses.
 
-    Resource groups are the plant's jobs; the topology is its site, with ratings as limits.
+    Resource groups are at first the plant's jobs; the topology is its site, with ratings as limits.
 
     Attributes:
         calls: how often each method was called, failed calls included.
+        asked: the last request of each method, as it came.
+        groups: the resource groups, for tests to look at and to prepare.
     """
 
     def __init__(
@@ -53,9 +57,22 @@ class DpsTwin:
         self._faults: dict[TwinFault, int | None] = dict.fromkeys(faults)
         newer = TwinFault.EXTRA_FIELDS in self._faults
         self._pool = build_pool(newer=newer, without=frozenset(without))
-        answers = DpsAnswers(plant, clock, self._pool, newer=newer, goes_wrong=self._goes_wrong)
+        self.groups = Groups(plant)
+        wrong = self._goes_wrong
+        answers = DpsAnswers(plant, clock, self._pool, self.groups, newer=newer, goes_wrong=wrong)
+        self.of_groups = GroupAnswers(answers, self.groups, newer=newer, goes_wrong=wrong)
         self._answers: dict[str, Callable[[Any], Any]] = {
-            "ResourceGroupList": answers.resource_group_list,
+            "ResourceGroupList": self.of_groups.resource_group_list,
+            "ResourceGroupCreate": self.of_groups.create,
+            "ResourceGroupAddResources": self.of_groups.add,
+            "ResourceGroupRemoveResources": self.of_groups.remove,
+            "ActivateResourceGroup": self.of_groups.activate,
+            "ResourceGroupUpdate": self.of_groups.update,
+            "ResourceGroupUpdateResources": self.of_groups.update_resources,
+            "ResourceGroupDelete": self.of_groups.delete,
+            "AsyncOperationStatus": self.of_groups.operation_status,
+            "ListPolicies": answers.list_policies,
+            "ListDevices": answers.list_devices,
             "UpdateGPUPolicies": answers.update_gpu_policies,
             "ListTopologies": answers.list_topologies,
             "GetTopologyModel": answers.get_topology_model,
@@ -65,6 +82,7 @@ class DpsTwin:
         }
         self._server: grpc.aio.Server | None = None
         self.calls: Counter[str] = Counter()
+        self.asked: dict[str, Any] = {}
         self.address = ""
 
     def inject(self, fault: TwinFault, *, times: int | None = None) -> None:
@@ -127,12 +145,18 @@ class DpsTwin:
         has_status = "status" in empty.DESCRIPTOR.fields_by_name
 
         async def handle(request: Any, context: Any) -> Any:
+            self.asked[name] = request
             await self._before(name, context)
             if has_status and self._goes_wrong(TwinFault.OK_FALSE):
                 reply = empty()
                 reply.status.diag_msg = "the twin was told to refuse"
                 return reply
-            reply = self._answers[name](request)
+            try:
+                reply = self._answers[name](request)
+            except GrpcRefusalError as error:
+                await context.abort(error.code, str(error))
+            except LookupError as error:
+                await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             if has_status and self._goes_wrong(TwinFault.MISSING_STATUS):
                 reply.ClearField("status")
             await self._after()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -13,11 +12,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from interlock_plant.arrays import Bools
 from interlock_plant.plant import Plant
+from interlock_servers.maxlps.twin_groups import POLICY_SHARE, Groups
 from interlock_servers.maxlps.twin_schema import PACKAGE
 from interlock_tools.clock import Clock
 
 CLAMP_RATIO = 0.9  # of what was asked, when the fault CLAMP is on
-POLICY_SHARE = {"MaxP": 1.0, "MaxLPS": 0.8, "MaxQ": 0.7}  # of the GPU's greatest cap; chosen
 
 
 class TwinFault(StrEnum):
@@ -26,10 +25,14 @@ class TwinFault(StrEnum):
     OK_FALSE = "ok_false"  # Status.ok is false under gRPC OK; nothing is done
     MISSING_STATUS = "missing_status"  # acts, and leaves Status out
     MISSING_RESULT = "missing_result"  # acts, and leaves the first result out
-    IGNORE_CAPS = "ignore_caps"  # answers ok and does nothing
+    IGNORE_CAPS = "ignore_caps"  # answers ok to a write and does nothing
     CLAMP = "clamp"  # sets less than asked and says so
     HANG = "hang"  # acts, and never answers
     UNAVAILABLE = "unavailable"  # gRPC UNAVAILABLE before acting
+    ASYNC = "async"  # work on the hardware is answered with the id of an operation
+    PARTIAL = "partial"  # the first node of a group is left as it was; Status is ok
+    DOWNGRADE = "downgrade"  # applies the least policy, strict or not, and says ok
+    UNKNOWN_ELEMENT = "unknown_element"  # policies limit an element type that nobody knows
     NO_REFLECTION = "no_reflection"  # at start
     EXTRA_FIELDS = "extra_fields"  # at start: a newer version
 
@@ -47,7 +50,7 @@ class _Seen(NamedTuple):
 class DpsAnswers:
     """One method for each RPC: a request message in, the answer out. `goes_wrong` asks for faults.
 
-    Resource groups are the plant's jobs; the topology is its site, with ratings as limits.
+    The topology is the plant's site, with ratings as limits.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class DpsAnswers:
         plant: Plant,
         clock: Clock,
         pool: DescriptorPool,
+        groups: Groups,
         *,
         newer: bool,
         goes_wrong: Callable[[TwinFault], bool],
@@ -62,6 +66,7 @@ class DpsAnswers:
         self._plant = plant
         self._clock = clock
         self._pool = pool
+        self._groups = groups
         self._newer = newer
         self._goes_wrong = goes_wrong
         self._dark_since = dict[str, datetime]()
@@ -70,33 +75,7 @@ class DpsAnswers:
         """An empty message of the package."""
         return GetMessageClass(self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))()
 
-    # ── ResourceGroupManagementService ────────────────────────────────────────────────────────
-
-    def resource_group_list(self, request: Any) -> Any:
-        """Every job as a group."""
-        reply = self.new("ResourceGroupListAllResponse")
-        reply.status.ok = True
-        site = self._plant.site
-        weights = sorted({job.weight for job in self._plant.jobs}, reverse=True)
-        for number, job in enumerate(self._plant.jobs):
-            group = reply.resource_groups.add(group_name=job.job_id, external_id=number + 1)
-            group.activation_status = "active"
-            nodes = sorted({int(site.node_of_gpu[gpu]) for gpu in job.gpu_indices})
-            group.resource_names.extend(site.node_ids[node] for node in nodes)
-            group.dpm_enable = True
-            priority = weights.index(job.weight)  # in DPS the lower number is the more important
-            group.properties.update(
-                {
-                    "tenant": job.tenant_id,
-                    "workload_class": job.job_class.value,
-                    "slo_floor": job.floor_work,
-                    "priority": priority,
-                }
-            )
-            if self._newer:
-                group.priority, group.policy_bundle = priority, "MaxLPS"
-        del request  # every group is active, so both answers of the filter are the same
-        return reply
+    # ── ResourceGroupManagementService; the rest is in twin_groups ────────────────────────────
 
     def update_gpu_policies(self, request: Any) -> Any:
         """Caps, each for one GPU, checked against its limits."""
@@ -226,9 +205,9 @@ class DpsAnswers:
                 since = self._dark_since.setdefault(name, now)
                 status.inaccessible_since.FromDatetime(since)
                 status.last_access_error = "BMC connection failed"
-            for job in self._plant.jobs:
-                if {int(gpu) for gpu in site.gpus_of_node(name)} & set(job.gpu_indices):
-                    status.current_state.resource_group = job.job_id
+            group = self._groups.holder(name)
+            status.current_state.resource_group = "" if group is None else group.name
+            status.current_state.allocated_policy_name = self._groups.applied(name)
         return reply
 
     def validate_allocation(self, request: Any) -> list[Any]:
@@ -237,48 +216,62 @@ class DpsAnswers:
         result = verdict.allocation_validation_result
         unknown = sorted(set(request.device_names) - set(self._plant.site.node_ids))
         result.status.ok = request.policy_name in POLICY_SHARE and not unknown
-        result.allocation_policy_selection.requested_policy_name = request.policy_name
+        selection = result.allocation_policy_selection
+        selection.requested_policy_name = request.policy_name
         if not result.status.ok:
             result.status.diag_msg = f"unknown policy or devices: {request.policy_name} {unknown}"
             return [verdict]
-        result.allocation_policy_selection.selected_policy_name = request.policy_name
+        wanted = dict.fromkeys(request.device_names, request.policy_name)
+        selected, fits = self._groups.budgets.fitting(wanted, strict=request.strict)
+        selection.selected_policy_name = next(iter(selected.values()), request.policy_name)
+        selection.policy_would_be_downgraded = selected != wanted
         replies = []
-        fits = True
-        share = POLICY_SHARE[request.policy_name]
-        for name, allocated_w, capacity_w in self._allocation(set(request.device_names), share):
+        for name, allocated_w, capacity_w in self._groups.budgets.allocation(selected):
             device = self.new("ValidateAllocationResponse")
             per_device = device.per_device_allocation_validation_result
             per_device.device_id = name
             power = per_device.device_allocation_status.power_distribution_status
             power.allocated_watts, power.capacity_watts = allocated_w, capacity_w
-            fits = fits and allocated_w <= capacity_w
             replies.append(device)
         result.allocation_would_succeed = fits
         return [*replies, verdict]
 
-    def _allocation(self, asked: set[str], share: float) -> list[tuple[str, float, float]]:
-        """Of each power distribution above the nodes asked for: name, allocated and capacity W."""
-        site, caps_w = self._plant.site, self._plant.gpu_cap_set_w
-        rack_w, pdu_w, feed_w = (defaultdict[str, float](float) for _ in range(3))
-        touched: set[str] = set()
-        pdu_of_rack = {rack.rack_id: rack.pdu_id for rack in site.racks}
-        feed_of_pdu = {pdu.pdu_id: pdu.feed_id for pdu in site.pdus}
-        for node in site.nodes:
-            gpus = site.gpus_of_node(node.node_id)
-            if node.node_id in asked:
-                gpu_w = share * site.gpu.cap_max_w * len(gpus)
-                pdu_id = pdu_of_rack[node.rack_id]
-                touched |= {node.rack_id, pdu_id, feed_of_pdu[pdu_id]}
-            else:
-                gpu_w = float(caps_w[gpus].sum())
-            wall_w = site.host.base_w + site.host.slope * gpu_w
-            rack_w[node.rack_id] += wall_w
-            pdu_w[pdu_of_rack[node.rack_id]] += wall_w
-            feed_w[feed_of_pdu[pdu_of_rack[node.rack_id]]] += wall_w
-        rows = [(rack.rack_id, rack_w[rack.rack_id], rack.rating_w) for rack in site.racks]
-        rows += [(pdu.pdu_id, pdu_w[pdu.pdu_id], pdu.rating_w) for pdu in site.pdus]
-        rows += [(feed.feed_id, feed_w[feed.feed_id], feed.rating_w) for feed in site.feeds]
-        return [row for row in rows if row[0] in touched]
+    def list_policies(self, request: Any) -> list[Any]:
+        """Every policy, its watts those of all GPUs of a node together."""
+        del request
+        return [self.policy(name) for name in POLICY_SHARE]
+
+    def policy(self, name: str) -> Any:
+        """One policy as DPS shows it."""
+        gpu = self._plant.site.gpu
+        policy = self.new("PolicyObject")
+        policy.name = name
+        limit = policy.limits.add(element_type=1)
+        limit.power_limit.watts = POLICY_SHARE[name] * gpu.cap_max_w * self._gpus_per_node
+        policy.properties.update({"PRS": name == "MaxLPS"})
+        if self._goes_wrong(TwinFault.UNKNOWN_ELEMENT):
+            policy.limits.add(element_type=9).power_limit.watts = 100.0
+        if self._newer:
+            policy.bundle_types.extend(["ComputerSystemLimits.v1", "DPM.v1"])
+        return policy
+
+    @property
+    def _gpus_per_node(self) -> int:
+        site = self._plant.site
+        return len(site.gpus_of_node(site.node_ids[0]))
+
+    def list_devices(self, request: Any) -> list[Any]:
+        """The models of the site with their loads."""
+        del request
+        site = self._plant.site
+        gpu = self.new("Device")
+        gpu.type, gpu.model = "GPU", site.gpu.model
+        gpu.gpu.min_load_watts, gpu.gpu.max_load_watts = site.gpu.cap_min_w, site.gpu.cap_max_w
+        node = self.new("Device")
+        node.type, node.model = "ComputerSystem", f"Node_{site.gpu.model}"
+        node.computerSystem.devices.extend([site.gpu.model] * self._gpus_per_node)
+        node.computerSystem.max_load_watts = site.nodes[0].rating_w
+        return [gpu, node]
 
     # ── MetricsManagementService ──────────────────────────────────────────────────────────────
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from interlock_servers.nvsentinel import facts as known
 from interlock_servers.nvsentinel import names
-from interlock_servers.nvsentinel.acting import AGE_S, Keyed, pointer, reach_of, set_in
+from interlock_servers.nvsentinel.acting import AGE_S, Keyed, pointer, reach_of, set_in, settled
 from interlock_servers.nvsentinel.client import NvsentinelClient
 from interlock_servers.nvsentinel.models import Module
 from interlock_servers.nvsentinel.reading import module
@@ -32,6 +32,8 @@ from interlock_tools.operation import (
     ReadBack,
     Verdict,
 )
+
+STAYS_S = 60.0  # what piled up is read at once after the restart, and may trip it again
 
 
 class BreakerArguments(Arguments):
@@ -110,10 +112,11 @@ class ResetBreaker(Keyed, Operation[BreakerArguments]):
         self, arguments: BreakerArguments, before: FactSet, since: datetime
     ) -> Verdict:
         """The restarted Deployment is rolled out, and the breaker has not tripped again."""
+        runs = await self._module()  # first: closed must be so after it was rolled out
         closed, restarted, evidence = await self._steps()
-        module = await self._module()
-        evidence["rolled_out"] = module.rolled_out
-        held = closed and restarted and module.rolled_out and module.ready == module.wanted
+        evidence["rolled_out"] = runs.rolled_out
+        held = closed and restarted and runs.rolled_out and runs.ready == runs.wanted
+        held = held and settled(since, self._client.clock.now(), STAYS_S)
         return Verdict(
             held=Held.YES if held else Held.NOT_YET,
             source="the rollout of fault-quarantine",

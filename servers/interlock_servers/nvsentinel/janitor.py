@@ -227,8 +227,8 @@ class ValidateArguments(NodeArguments):
 
     tests: Annotated[
         list[TestName],
-        Field(max_length=10, default_factory=list, description="empty: NVSentinel's own choice"),
-    ]
+        Field(max_length=10, description="empty: NVSentinel's own choice"),
+    ] = Field(default=[])
 
 
 class ValidateNode(AskFor[ValidateArguments]):

@@ -26,9 +26,14 @@ REMEDIATION: tuple[type[Any], ...] = (
     CancelQuarantine,
     OptOut,
     OptIn,
-    CloseExternalRepair,
 )
-JANITOR: tuple[type[Any], ...] = (ResetGpus, RebootNode, TerminateNode, ResetBreaker)
+JANITOR: tuple[type[Any], ...] = (
+    ResetGpus,
+    RebootNode,
+    TerminateNode,
+    CloseExternalRepair,
+    ResetBreaker,
+)
 
 
 def nvsentinel_operations(client: NvsentinelClient) -> tuple[Operation[Any], ...]:

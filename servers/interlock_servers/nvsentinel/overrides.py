@@ -75,10 +75,8 @@ class CancelArguments(NodeArguments):
 
     despite_faults: Annotated[
         list[Annotated[str, Field(max_length=316)]],
-        Field(
-            max_length=50, default_factory=list, description="every check that still shows a fault"
-        ),
-    ]
+        Field(max_length=50, description="every check that still shows a fault"),
+    ] = Field(default=[])
 
 
 class CancelQuarantine(_PatchNode):

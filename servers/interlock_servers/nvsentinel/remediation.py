@@ -11,15 +11,16 @@ from interlock_tools.operation import Operation
 
 REMEDIATION_INSTRUCTIONS = """\
 What is asked of NVSentinel for a node: maintenance (the way to take a node out and back),
-validation, cancelling a quarantine, opting out, closing a repair outside. What changes something
-proposes; people approve elsewhere. Look with explain_node of the nvsentinel server first.
+validation, cancelling a quarantine, opting out. What changes something proposes; people approve
+elsewhere. Look with explain_node of the nvsentinel server first.
 Nodes that somebody else cordoned, or whose maintenance lock is held, are refused. Work takes tens
 of minutes: ask get_change, do not propose it again.
 """
 JANITOR_INSTRUCTIONS = """\
-What is hardest on a cluster with NVSentinel: GPU resets, reboots, terminations, and its circuit
-breaker. People approve elsewhere. Prefer request_maintenance of the remediation server, and drain
-first: a node where somebody works is refused. A reboot may take an hour: ask get_change.
+What is hardest on a cluster with NVSentinel: GPU resets, reboots, terminations, the end of a repair
+outside, and its circuit breaker. People approve elsewhere. Prefer request_maintenance of the
+remediation server, and drain first: a node where somebody works is refused. A reboot may take an
+hour: ask get_change.
 """
 
 

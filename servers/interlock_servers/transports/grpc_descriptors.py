@@ -11,6 +11,7 @@ _KINDS = {
     "bool": {FieldDescriptor.TYPE_BOOL},
     "text": {FieldDescriptor.TYPE_STRING},
     "bytes": {FieldDescriptor.TYPE_BYTES},
+    "enum": {FieldDescriptor.TYPE_ENUM},
     "number": {
         FieldDescriptor.TYPE_DOUBLE,
         FieldDescriptor.TYPE_FLOAT,
@@ -23,6 +24,7 @@ _KINDS = {
 _KNOWN_MESSAGES = {
     "struct": "google.protobuf.Struct",
     "timestamp": "google.protobuf.Timestamp",
+    "duration": "google.protobuf.Duration",
 }
 
 
@@ -31,8 +33,8 @@ class MethodNeed:
     """One method that a client calls, and the fields that it cannot do without.
 
     A field is a path of names: `[]` after a name means a list, `{}` a map, `?` that it must be able
-    to say that it is absent. The last name ends in its kind: `bool`, `text`, `number`, `bytes`,
-    `struct` or `timestamp`, as in `results[].set_limit:number`.
+    to say that it is absent. The last name ends in its kind: `bool`, `text`, `number`, `enum`,
+    `bytes`, `struct`, `timestamp` or `duration`, as in `results[].set_limit:number`.
 
     Attributes:
         path: `/package.Service/Method`.

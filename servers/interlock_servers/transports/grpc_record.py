@@ -67,9 +67,23 @@ class Record:
         """A whole number; 0 where absent, so only for fields where 0 says the same."""
         return int(self._get(name))
 
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers."""
+        return tuple(int(item) for item in self._get(name))
+
     def known_whole(self, name: str) -> int | None:
         """A whole number that may be 0; None where a field with presence is absent."""
         return None if self._is_absent(name) else int(self._get(name))
+
+    def word(self, name: str) -> str:
+        """The name of an enumeration's value, as the server calls it; a number without one as text.
+
+        A newer server may send values that its own description does not have.
+        """
+        number = int(self._get(name))
+        kind = self._message.DESCRIPTOR.fields_by_name[name].enum_type
+        known = None if kind is None else kind.values_by_number.get(number)
+        return str(number) if known is None else str(known.name)
 
     def record(self, name: str) -> "Record | None":
         """A message within; None where absent."""

@@ -80,12 +80,29 @@ class ReflectedChannel:
     """
 
     def __init__(
-        self, settings: GrpcSettings, clock: Clock, *, component: str, needs: Iterable[MethodNeed]
+        self,
+        settings: GrpcSettings,
+        clock: Clock,
+        *,
+        component: str,
+        needs: Iterable[MethodNeed],
+        wants: Iterable[MethodNeed] = (),
     ) -> None:
+        """Describe the connection.
+
+        Args:
+            settings: where, and who we are.
+            clock: of the pause before a read is sent again.
+            component: whose errors these are.
+            needs: what the server must have, or it is refused at connect.
+            wants: what it may lack, of services that are needed anyway; see `require`.
+        """
         self._settings = settings
         self._clock = clock
         self._component = component
         self._needs = tuple(needs)
+        self._wants = tuple(wants)
+        self._lacks: dict[MethodNeed, str] = {}
         self._methods: dict[str, _Method] = {}
         self._pool = DescriptorPool()
         self._channel: grpc.aio.Channel | None = None
@@ -109,6 +126,7 @@ class ReflectedChannel:
         try:
             self._pool = self._pooled(await self._learn())
             self._methods = {need.path: self._bind(need) for need in self._needs}
+            self._bind_wanted()
         except BaseException:
             await self._close()
             raise
@@ -138,6 +156,15 @@ class ReflectedChannel:
             return GetMessageClass(self._pool.FindMessageTypeByName(full_name))
         except KeyError:
             raise self._missing(f"message {full_name}") from None
+
+    def require(self, want: MethodNeed) -> None:
+        """Make sure that something wanted is there, before any of it is sent.
+
+        Raises:
+            ComponentError: the server lacks it; what it lacks is named.
+        """
+        if want in self._lacks:
+            raise ComponentError(self._component, "UNSUPPORTED", self._lacks[want])
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +305,13 @@ class ReflectedChannel:
         except DecodeError as error:
             raise self._missing("a readable descriptor") from error
 
+    def _bind_wanted(self) -> None:
+        for want in self._wants:
+            try:
+                self._methods.setdefault(want.path, self._bind(want))
+            except LackedError as error:
+                self._lacks[want] = error.what
+
     def _bind(self, need: MethodNeed) -> _Method:
         """The need against what the server speaks."""
         try:
@@ -300,10 +334,16 @@ class ReflectedChannel:
             need, GetMessageClass(method.input_type), GetMessageClass(method.output_type)
         )
 
-    def _missing(self, what: str) -> ComponentError:
-        return ComponentError(
-            self._component, "UNSUPPORTED", f"the server lacks {what}; nothing is read or written"
-        )
+    def _missing(self, what: str) -> "LackedError":
+        return LackedError(self._component, f"the server lacks {what}; nothing is read or written")
+
+
+class LackedError(ComponentError):
+    """The server lacks something; `what` says what."""
+
+    def __init__(self, component: str, what: str) -> None:
+        super().__init__(component, "UNSUPPORTED", what)
+        self.what = what
 
 
 class UnansweredError(UnavailableError):

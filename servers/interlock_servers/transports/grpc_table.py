@@ -1,13 +1,14 @@
 """Protobuf descriptors from a table of names and numbers; nothing is compiled or generated.
 
 A line of the table is `Message: name=number type, ...`. Before a type `*` is a list, `?` may be
-absent, `a/` stands within oneof `a`, and `map/` is a map from strings to messages.
+absent, `a/` stands within oneof `a`, and `map/` is a map from strings to messages. Enumerations are
+given apart, by name with their words, the first of which is 0.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from google.protobuf import empty_pb2, struct_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, empty_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     FieldDescriptorProto,
@@ -27,8 +28,9 @@ _SCALARS: Final = {
     "uint32": FieldDescriptorProto.TYPE_UINT32,
     "uint64": FieldDescriptorProto.TYPE_UINT64,
 }
-_GOOGLE: Final = {"Struct", "Timestamp", "Empty"}
-_GOOGLE_FILES: Final = (struct_pb2, timestamp_pb2, empty_pb2)
+_GOOGLE: Final = {"Struct", "Timestamp", "Empty", "Duration"}
+_GOOGLE_FILES: Final = (struct_pb2, timestamp_pb2, empty_pb2, duration_pb2)
+NO_ENUMS: Final[Mapping[str, Sequence[str]]] = {}
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -45,15 +47,20 @@ def pool_of_table(
     package: str,
     messages: Mapping[str, Sequence[str]],
     services: Mapping[str, Sequence[Rpc]],
+    enums: Mapping[str, Sequence[str]] = NO_ENUMS,
 ) -> DescriptorPool:
     """A pool of its own with one file, so that its messages never meet another's."""
     file = FileDescriptorProto(name=file_name, package=package, syntax="proto3")
     for google in _GOOGLE_FILES:
         file.dependency.append(google.DESCRIPTOR.name)
+    for name, words in enums.items():
+        enum = file.enum_type.add(name=name)
+        for number, word in enumerate(words):
+            enum.value.add(name=word, number=number)
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field in fields:
-            _add_field(package, message, field)
+            _add_field(package, message, field, enums)
         _add_absence(message)
     for service_name, methods in services.items():
         service = file.service.add(name=service_name)
@@ -75,7 +82,9 @@ def _full(package: str, message: str) -> str:
     return f".google.protobuf.{message}" if message in _GOOGLE else f".{package}.{message}"
 
 
-def _add_field(package: str, message: DescriptorProto, text: str) -> None:
+def _add_field(
+    package: str, message: DescriptorProto, text: str, enums: Mapping[str, Sequence[str]]
+) -> None:
     """One `name=number type` of the table."""
     name, _, rest = text.partition("=")
     number, _, kind = rest.partition(" ")
@@ -87,8 +96,9 @@ def _add_field(package: str, message: DescriptorProto, text: str) -> None:
     if inner in _SCALARS:
         field.type = _SCALARS[inner]
     else:
-        field.type = FieldDescriptorProto.TYPE_MESSAGE
-        field.type_name = _full(package, inner)
+        is_enum = inner in enums
+        kind_of = FieldDescriptorProto.TYPE_ENUM if is_enum else FieldDescriptorProto.TYPE_MESSAGE
+        field.type, field.type_name = kind_of, _full(package, inner)
     if group == "map":
         _make_map(package, message, field)
     elif slash:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Nodes:
     agents: dict[str, NodeAgent]
     addresses: dict[str, str]
     folder: Path
+    servers: dict[str, NodeServer] = field(default_factory=dict)
 
     async def step(self, seconds: int = 1, *, look: bool = True) -> None:
         """Let the plant and the clock go on, and every agent look."""
@@ -143,7 +144,7 @@ async def running(
                 await stack.enter_async_context(agent)
                 server = await stack.enter_async_context(NodeServer(agent, clock))
                 nodes.twins[node_id], nodes.agents[node_id] = twin, agent
-                nodes.addresses[node_id] = server.address
+                nodes.addresses[node_id], nodes.servers[node_id] = server.address, server
         yield nodes
 
 

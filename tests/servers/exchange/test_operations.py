@@ -187,7 +187,7 @@ async def test_what_is_not_applied_has_failed_and_the_safe_value_is_asked_for(
     assert ended.state is ChangeState.COMPENSATED
     assert ended.evidence["answer"]["acknowledged"] is False
     assert ended.evidence["verified"]["evidence"]["outcome"] == outcome
-    assert ended.evidence["compensation"]["asked_for_c"] == 25.0
+    assert ended.evidence["compensation"]["value"] == 25.0
     assert await requests(lab) == {}
 
 

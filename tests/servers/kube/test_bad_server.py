@@ -13,6 +13,7 @@ from interlock_servers.transports.kube import ClusterSettings, KindCache, KubeCl
 from interlock_servers.transports.kube.cache import Known
 from interlock_servers.transports.kube.connection import Json
 from interlock_servers.transports.kube.kinds import NODES
+from interlock_servers.transports.kube.owners import writers_of
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
 from tests.servers.kube.scripted_api import ScriptedApi, kubeconfig, node, scripted_api, status
@@ -49,6 +50,7 @@ async def cache_of(client: KubeClient) -> AsyncIterator[KindCache[str]]:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.trap("KU-09")
 async def test_a_write_that_gets_no_answer_is_unknown_and_not_sent_again(tmp_path: Path) -> None:
     """It may have been done: only whoever reads it back can tell."""
     async with scripted_api() as api, client_of(api, tmp_path, deadline_s=0.3) as client:
@@ -59,6 +61,7 @@ async def test_a_write_that_gets_no_answer_is_unknown_and_not_sent_again(tmp_pat
         assert api.asked.count("POST /api/v1/nodes") == 1
 
 
+@pytest.mark.trap("KU-09")
 async def test_a_write_that_a_proxy_answers_for_is_unknown_too(tmp_path: Path) -> None:
     """504 is somebody's guess, not the API server's word."""
     async with scripted_api() as api, client_of(api, tmp_path) as client:
@@ -106,6 +109,7 @@ async def test_a_server_that_hangs_is_left_alone_after_a_few_calls(tmp_path: Pat
         assert await client.all(NODES) == []
 
 
+@pytest.mark.trap("KU-14")
 async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     """Where it leads, our token would go too."""
     async with scripted_api() as api, scripted_api() as thief, client_of(api, tmp_path) as client:
@@ -178,6 +182,7 @@ LIES: dict[str, list[Json | bytes]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
+@pytest.mark.trap("KU-04")
 async def test_a_watch_that_lies_is_not_believed(tmp_path: Path, lie: str) -> None:
     """What cannot be of this watch changes nothing: everything is listed anew."""
     async with scripted_api() as api:
@@ -189,6 +194,7 @@ async def test_a_watch_that_lies_is_not_believed(tmp_path: Path, lie: str) -> No
             assert sorted(cache.values()) == ["gpu-1"]
 
 
+@pytest.mark.trap("KU-05")
 async def test_a_watch_goes_on_from_where_it_was(tmp_path: Path) -> None:
     """A connection that ends costs no new listing."""
     changed = {"type": "MODIFIED", "object": node("gpu-1", 7, unschedulable=True)}
@@ -221,6 +227,7 @@ async def test_a_watch_that_breaks_into_nonsense_is_taken_up_again(tmp_path: Pat
             assert api.watches == []
 
 
+@pytest.mark.trap("KU-06")
 async def test_a_change_that_no_watch_told_is_found_and_counted(tmp_path: Path) -> None:
     """The resync: a watch that stays silent about changes cannot lie for ever."""
     async with scripted_api() as api:
@@ -250,6 +257,7 @@ async def test_a_cache_without_connection_grows_stale_and_keeps_its_values(tmp_p
             await until(lambda: cache.snapshot().known is Known.FRESH, patience_s=40)
 
 
+@pytest.mark.trap("KU-16")
 async def test_an_object_that_cannot_be_read_is_named_not_dropped(tmp_path: Path) -> None:
     """A node of another shape is unknown, which is neither healthy nor gone."""
     async with scripted_api() as api:
@@ -269,3 +277,40 @@ async def test_credentials_that_cannot_be_read_are_told_at_once(tmp_path: Path) 
     with pytest.raises(InvalidRequestError, match="cannot be used"):
         async with KubeClient(settings, SystemClock(), field_manager="interlock"):
             pass
+
+
+@pytest.mark.trap("KU-13")
+async def test_an_object_without_a_record_of_its_writers_is_unknown_not_unwritten() -> None:
+    """Nobody knows who else writes it; that is another answer than nobody."""
+    path = ("spec", "unschedulable")
+    assert writers_of(node("gpu-1", 1), path) is None
+    entry = {"manager": "kubectl", "operation": "Update", "time": "2026-01-15T14:00:00Z"}
+    record = node("gpu-1", 1)
+    record["metadata"]["managedFields"] = [{**entry, "fieldsV1": {"f:spec": {"f:taints": {}}}}]
+    assert writers_of(record, path) == ()
+    record["metadata"]["managedFields"][0]["fieldsV1"] = {"f:spec": {"f:unschedulable": {}}}
+    assert [writer.manager for writer in writers_of(record, path) or ()] == ["kubectl"]
+
+
+@pytest.mark.trap("KU-15")
+async def test_a_listing_that_outlives_its_snapshot_begins_anew(tmp_path: Path) -> None:
+    """Half of one moment and half of another is no listing."""
+    async with scripted_api() as api:
+        api.nodes = [node("gpu-1", 1)]
+        expired = [True]
+
+        def answer(request: Request) -> Response | None:
+            if request.url.path != "/api/v1/nodes" or request.query_params.get("watch"):
+                return None
+            if "continue" in request.query_params:
+                expired.clear()
+                return JSONResponse(status(410, "Expired", "too old"), status_code=410)
+            if expired:
+                about = {"resourceVersion": "1", "continue": "more"}
+                first = {"kind": "NodeList", "metadata": about, "items": [node("gpu-0", 0)]}
+                return JSONResponse(first)
+            return None
+
+        api.answer = answer
+        async with client_of(api, tmp_path) as client, cache_of(client) as cache:
+            assert sorted(cache.values()) == ["gpu-1"]

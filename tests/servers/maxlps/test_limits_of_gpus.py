@@ -11,14 +11,13 @@ from interlock_plant.faults import Fault, FaultKind
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.operations import (
-    GRID_LIMIT,
-    METER_POWER,
     ReleaseCaps,
     ReleaseCapsArguments,
     SetCaps,
     SetCapsArguments,
 )
 from interlock_servers.maxlps.picture import Picture
+from interlock_servers.maxlps.reach import GRID_LIMIT, METER_POWER
 from interlock_servers.maxlps.twin import DpsTwin, TwinFault
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ComponentError, InvalidRequestError
@@ -204,7 +203,7 @@ async def test_each_gpu_is_brought_back_to_its_own_limit(
     with anyio.fail_after(PATIENCE_S):
         before = await facts_of(set_caps, registry, clock)
         await set_caps.execute(to(500), "chg-1")
-        await set_caps.compensate(to(500), before)
+        await set_caps.bring_back(to(500), before, "chg-1")
 
     assert limits_of(plant) == [300.0] + [500.0] * 7
 
@@ -221,7 +220,7 @@ async def test_a_raise_that_dps_clamped_everywhere_is_brought_back(
             await set_caps.execute(to(700), "chg-1")
         assert limits_of(plant) == [630.0] * GPUS
         seen = await set_caps.read_back(to(700))
-        await set_caps.compensate(to(700), before)
+        await set_caps.bring_back(to(700), before, "chg-1")
 
     assert seen.happened is Happened.PARTLY
     assert limits_of(plant) == [400.0] * GPUS
@@ -239,7 +238,7 @@ async def test_a_node_that_went_dark_does_not_keep_the_others_from_being_brought
         plant.inject(Fault(FaultKind.NODE_DOWN, "node-004"))
         plant.step()
         with pytest.raises(ComponentError, match="node-004"):
-            await set_caps.compensate(both, before)
+            await set_caps.bring_back(both, before, "chg-1")
 
     assert limits_of(plant) == [400.0] * GPUS
 

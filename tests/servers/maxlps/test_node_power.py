@@ -3,24 +3,23 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_servers.devices.client import NodeClient
 from interlock_servers.devices.twin import GpuFault
-from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import (
     POWER_GPU_LIMITS,
     POWER_GROUPS,
     POWER_TOPOLOGY,
     MaxlpsFacts,
 )
-from interlock_servers.maxlps.node_power import (
+from interlock_servers.maxlps.node_power import NodePowerClient
+from interlock_servers.maxlps.node_settings import (
     EntitySettings,
     GroupSettings,
-    NodePowerClient,
     NodePowerSettings,
 )
 from interlock_servers.maxlps.picture import Picture
@@ -81,7 +80,7 @@ async def test_the_facts_of_dps_come_from_nodes_and_make_the_same_picture(nodes:
     """The guard and the allocator see no difference, but for the origin of each answer."""
     await nodes.step(3)
     async with power_of(nodes) as power:
-        facts = MaxlpsFacts(cast("DpsClient", power), "hall")
+        facts = MaxlpsFacts(power, "hall")
         values = []
         for kind in (POWER_TOPOLOGY, POWER_GROUPS, POWER_GPU_LIMITS):
             fact = await facts.fact(FactNeed(kind=kind, subject=SITE, max_age_s=30.0))
@@ -108,12 +107,12 @@ async def test_limits_are_set_by_gpu_and_end_at_the_safe_value_without_a_sign_of
         ]
         for _ in range(3):
             await nodes.step(40)
-            assert await power.keep() == ()
+            assert (await power.keep()).lost == ()
         assert [float(w) for w in nodes.plant.gpu_cap_set_w[[3, 8]]] == [450.0, 300.0]
     await nodes.step(61)
     assert [float(w) for w in nodes.plant.gpu_cap_set_w[[3, 8]]] == [500.0, 500.0]
     async with power_of(nodes) as power:
-        assert await power.keep() == ()
+        assert (await power.keep()).lost == ()
 
 
 async def test_what_is_no_longer_held_is_told(nodes: Nodes) -> None:
@@ -122,8 +121,8 @@ async def test_what_is_no_longer_held_is_told(nodes: Nodes) -> None:
         await power.set_gpu_limits({ONE: {0: 450.0}, TWO: {0: 450.0}}, change_id="chg-1")
         await nodes.agents[TWO].end([f"GPU-{TWO}-0"], controller_id="interlock-1")
         await nodes.step()
-        assert await power.keep() == (TWO,)
-        assert await power.keep() == ()
+        assert (await power.keep()).lost == (TWO,)
+        assert (await power.keep()).lost == ()
 
 
 async def test_none_clears_to_the_devices_default(nodes: Nodes) -> None:

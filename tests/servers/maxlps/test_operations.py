@@ -1,6 +1,7 @@
 """Limits of power as an agent meets them: what is refused, what is done, and what shows."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,32 @@ async def test_caps_for_a_grid_event_wait_for_people_while_it_is_open(lab: Lab) 
     assert (event.origin, event.value, event.subject.id) == ("flex", "open", event_id)
 
 
+@pytest.mark.parametrize(
+    ("named", "ends", "people", "rule"),
+    [
+        (True, True, 1, "reversible-needs-operator"),
+        (False, True, 2, "all-feeds-needs-two-operators"),
+        (True, False, 2, "no-end-needs-two-operators"),
+        (False, False, 3, "all-feeds-without-end-needs-three-operators"),
+    ],
+)
+async def test_what_a_target_leaves_out_is_approved_apart_from_its_watts(
+    lab: Lab, named: bool, ends: bool, people: int, rule: str
+) -> None:
+    """Caps that follow a target for every feed, or for ever, take one operator more for each."""
+    event_id = await lab.grid.set_target(
+        200_000.0,
+        feed_tags=lab.plant.site.feed_ids if named else None,
+        end=lab.clock.now() + timedelta(hours=1) if ends else None,
+    )
+    await lab.until("flex", "grid_limit", lambda grid: grid.get("limit_w") is not None)
+
+    change = await lab.propose("set_caps", gpu_cap_w_by_node=CUT, for_event_id=event_id)
+
+    assert (change["state"], change["needs_people"]) == ("awaiting_approval", people)
+    assert rule in change["why"]
+
+
 async def test_caps_for_an_event_that_nobody_sent_are_refused(lab: Lab) -> None:
     """A caller's word for a grid event is none."""
     await lab.limit(400_000.0)
@@ -230,7 +257,7 @@ async def test_caps_for_an_event_that_was_lifted_after_the_vote_are_not_set(lab:
     change = await lab.propose("set_caps", gpu_cap_w_by_node=CUT, for_event_id=event_id)
     await lab.grid.set_target(None)
     await lab.until("flex", "grid_limit", lambda grid: grid.get("limit_w") is None)
-    await lab.approve(change)
+    await lab.approve(change, people=3)
 
     ended = await lab.end_of(change)
 
@@ -303,7 +330,7 @@ async def test_caps_that_dps_takes_and_does_not_set_are_never_called_done(lab: L
 
     assert ended.state is ChangeState.COMPENSATED
     assert ChangeState.FAILED in states(ended)
-    assert ended.evidence["verified"]["source"] == "DPS read back"
+    assert ended.evidence["verified"]["source"] == "the limits read back"
     assert lab.writes() == 1
 
 

@@ -1,7 +1,7 @@
 """One real API server for the folder, with NVSentinel's definitions; each test begins empty."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -9,10 +9,8 @@ import pytest
 from interlock_servers.nvsentinel.client import NvsentinelClient
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from tests.kube.real import running_cluster, why_not
-from tests.servers.nvsentinel.world import CONTRACTS, PATHS, AheadClock, World, world_on
+from tests.servers.nvsentinel.world import CONTRACTS, AheadClock, World, world_on
 from tests.servers.waiting import PATIENCE_S
-
-Follow = Callable[[NvsentinelSettings], AbstractAsyncContextManager[NvsentinelClient]]
 
 
 @pytest.fixture(scope="package")
@@ -32,10 +30,6 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worl
         running_cluster(tmp_path_factory.mktemp("kube")) as cluster,
         world_on(cluster) as world,
     ):
-        with anyio.fail_after(PATIENCE_S):
-            for path in PATHS.values():
-                while (await world.http.get(path)).status_code != 200:  # noqa: ASYNC110
-                    await anyio.sleep(0.05)
         yield world
 
 

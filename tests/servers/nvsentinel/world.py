@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import yaml
 
@@ -17,6 +18,7 @@ from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.transports.kube import ClusterSettings
 from interlock_tools.clock import SystemClock
 from tests.kube.real import Cluster
+from tests.servers.waiting import PATIENCE_S
 
 Json = dict[str, Any]
 CONTRACTS = os.environ.get("INTERLOCK_CONTRACTS", "")
@@ -322,6 +324,14 @@ class World:
         }
         return await self.post("/api/v1/namespaces/default/events", body)
 
+    async def until_served(self, kind: str, *, served: bool = True) -> None:
+        """Wait until the API server serves a kind, or does not any more."""
+        with anyio.fail_after(PATIENCE_S):
+            while (  # noqa: ASYNC110 (the API server tells nobody)
+                (await self.http.get(PATHS[kind])).status_code == 200
+            ) is not served:
+                await anyio.sleep(0.05)
+
     async def clear(self) -> None:
         """Take everything away that a test may have put here."""
         for kind, path in PATHS.items():
@@ -346,7 +356,7 @@ class World:
         await self.http.request("DELETE", "/api/v1/nodes")
 
 
-def condition(kind: str, status: str, reason: str, message: str = "") -> Json:
+def condition(kind: str, status: str, reason: str, message: str = "as it is") -> Json:
     """One condition as controllers write it."""
     at = stamp()
     return {
@@ -389,4 +399,6 @@ async def world_on(cluster: Cluster) -> AsyncIterator[World]:
         for definition in [*upstream_crds(), json.loads(OWN_CRD.read_text("utf-8"))]:
             await world.post(CRDS, definition)
         await world.namespace(NAMESPACE)
+        for kind in PATHS:
+            await world.until_served(kind)
         yield world

@@ -228,14 +228,16 @@ class KubeClient:
                 f"{kind.name} {name}: a delete needs the object that was seen"
             )
         served = await self.served(kind)
-        options = {
+        options: Json = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {"uid": about["uid"], "resourceVersion": about["resourceVersion"]},
         }
+        if dry_run:
+            options["dryRun"] = ["All"]  # beside a body the query's dryRun is not looked at
         path = served.path(_space(kind, namespace), name)
-        return await self.connection.write("DELETE", path, _dry(dry_run), options)
+        return await self.connection.write("DELETE", path, body=options)
 
     async def evict(self, pod: str, namespace: str, *, dry_run: bool = False) -> Json:
         """Ask for the eviction of a pod, which its disruption budgets may refuse.
