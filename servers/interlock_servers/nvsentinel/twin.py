@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from interlock_plant.plant import Plant
 from interlock_servers.nvsentinel import twin_modules
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_analyzer import Analyzer
-from interlock_servers.nvsentinel.twin_cluster import Cluster
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, definitions_in
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes, NodeDrainer
 from interlock_servers.nvsentinel.twin_events import EventStore, HealthEvent
@@ -48,6 +48,14 @@ WATCHED: Final[tuple[tuple[Kind, str | None], ...]] = (
     (names.MAINTENANCES, None),
     (names.VALIDATIONS, None),
 )
+
+
+class Module(Protocol):
+    """A controller: it looks at everything, and takes one step."""
+
+    async def reconcile(self) -> None:
+        """Take one step; what fails is tried again at the next."""
+        ...
 
 
 class NvsentinelTwin:
@@ -95,7 +103,7 @@ class NvsentinelTwin:
         self._stand_ins = StandIns(cluster) if alone else None
         self._analyzer = Analyzer(self.store, self.connector, cluster.clock)
         self._mischief = Mischief(cluster, self._faults, self.report, timings)
-        self._modules = (
+        self._modules: tuple[Module, ...] = (
             self.quarantine,
             self.drainer,
             self.remediation,
@@ -157,7 +165,7 @@ async def nvsentinel_on(
     client: KubeClient,
     plant: Plant,
     *,
-    definitions: Iterable[Path] = (DEFINITIONS,),
+    definitions: Iterable[Json] | None = None,
     timings: Timings | None = None,
     modes: Modes = DEFAULT_MODES,
     remediation: bool = True,
@@ -170,8 +178,12 @@ async def nvsentinel_on(
     Args:
         client: of the cluster, as somebody who may do everything.
         plant: what it sees, and what reboots and resets act on.
-        definitions: folders with CustomResourceDefinitions.
-        timings, modes, remediation, maintenance, alone: see `NvsentinelTwin`.
+        definitions: the CustomResourceDefinitions to install; by default the shipped ones.
+        timings: how long everything takes.
+        modes: how each namespace is drained.
+        remediation: with quarantine and all that follows.
+        maintenance: with the controller of MaintenanceRequest.
+        alone: nobody else acts for kubelets, scheduler and core controllers.
         gpus_per_pod: how the pods of jobs are cut; by default one a node.
 
     Raises:
@@ -179,8 +191,7 @@ async def nvsentinel_on(
         TimeoutError: it is too slow.
     """
     cluster = Cluster(client, plant, WATCHED)
-    for folder in definitions:
-        await cluster.install_kinds(folder)
+    await cluster.install_kinds(definitions_in(DEFINITIONS) if definitions is None else definitions)
     await cluster.install_plant(gpus_per_pod)
     await twin_modules.install(cluster, remediation=remediation, maintenance=maintenance)
     async with cluster:

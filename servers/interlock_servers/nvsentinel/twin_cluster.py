@@ -6,8 +6,8 @@ Nodes, jobs and pods are put there once; who then acts for kubelets and schedule
 
 import copy
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,8 @@ from interlock_servers.nvsentinel.twin_objects import (
     JOB,
     SERVES,
     budgets,
-    node_object,
     namespaces,
+    node_object,
     parts,
     pod_object,
     running,
@@ -230,7 +230,9 @@ class Cluster:
             except (ConflictError, NotFoundError):
                 continue  # it changed or went meanwhile: the next step sees how
             except FactoryError as error:
-                log.warning("a controller of the twin was refused", extra={"why": str(error), "by": by})
+                log.warning(
+                    "a controller of the twin was refused", extra={"why": str(error), "by": by}
+                )
 
     async def _write(self, method: str, path: str, body: Json, by: str) -> Json:
         done = await self.client.connection.write(method, path, {"fieldManager": by}, body)
@@ -243,22 +245,17 @@ class Cluster:
 
     # ── putting the plant there ───────────────────────────────────────────────────────────────
 
-    async def install_kinds(self, folder: Path) -> None:
-        """Make every CustomResourceDefinition of a folder, and wait until they are served.
+    async def install_kinds(self, definitions: Iterable[Json]) -> None:
+        """Make CustomResourceDefinitions, and wait until they are served.
 
         Raises:
             TimeoutError: the server does not serve them in time.
         """
-        made = [
-            document
-            for path in sorted(folder.glob("*.yaml"))
-            for document in yaml.safe_load_all(path.read_text("utf-8"))
-            if document and document.get("kind") == "CustomResourceDefinition"
-        ]
-        for definition in made:
+        wanted = list(definitions)
+        for definition in wanted:
             await self.create(CUSTOM_RESOURCES, definition, by="helm")
         with anyio.fail_after(SERVED_WITHIN_S):
-            for definition in made:
+            for definition in wanted:
                 name = definition["metadata"]["name"]
                 while not _is_established(await self.client.get(CUSTOM_RESOURCES, name)):
                     await anyio.sleep(0.05)
@@ -308,22 +305,14 @@ class Cluster:
                 tasks.start_soon(one, kind, body)
 
 
-@asynccontextmanager
-async def plant_on(
-    client: KubeClient,
-    plant: Plant,
-    *,
-    definitions: Path | None = None,
-    kinds: Sequence[tuple[Kind, str | None]] = (),
-    gpus_per_pod: int | None = None,
-) -> AsyncIterator[Cluster]:
-    """A cluster with the plant put on it, watched until the block ends."""
-    cluster = Cluster(client, plant, kinds)
-    if definitions is not None:
-        await cluster.install_kinds(definitions)
-    await cluster.install_plant(gpus_per_pod)
-    async with cluster:
-        yield cluster
+def definitions_in(folder: Path) -> list[Json]:
+    """The CustomResourceDefinitions in the YAML files of a folder."""
+    return [
+        document
+        for path in sorted(folder.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text("utf-8"))
+        if document and document.get("kind") == "CustomResourceDefinition"
+    ]
 
 
 def note(raw: Json, notes: Mapping[str, str]) -> None:

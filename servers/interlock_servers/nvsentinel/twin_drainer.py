@@ -103,7 +103,9 @@ class NodeDrainer:
                 await self._take_off(record, node, mode, mine)
 
     async def _take_off(self, record: Record, node: Json, mode: Mode, pods: list[Json]) -> None:
-        told = ", ".join(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods)
+        told = ", ".join(
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods
+        )
         is_dark = self._is_dark(node)
         if mode is Mode.IMMEDIATE:
             await self._evict(record, pods)
@@ -173,9 +175,7 @@ class NodeDrainer:
         )
 
     async def _set_state(self, node: Json, state: str) -> None:
-        await self._cluster.update(
-            NODES, node, lambda raw: label(raw, {names.STATE: state}), by=BY
-        )
+        await self._cluster.update(NODES, node, lambda raw: label(raw, {names.STATE: state}), by=BY)
 
     def _end(self, record: Record, how: str) -> None:
         record.eviction = how

@@ -62,7 +62,9 @@ class ExternalRemediations:
         """Tell that what was wrong is well."""
         for record in self._store.active(told.get("nodeName")):
             if record.event_id == told.get("id"):
-                well = replace(record.event, is_fatal=False, is_healthy=True, action="NONE", codes=())
+                well = replace(
+                    record.event, is_fatal=False, is_healthy=True, action="NONE", codes=()
+                )
                 self._connector.take(well)
 
     async def _taint(self, node: Json | None, name: str) -> None:

@@ -37,7 +37,7 @@ class NodeLock:
         """Whether the CR has the lock now."""
         owner = self.owner(node)
         if owner is not None:
-            return owner == raw["metadata"]["uid"]
+            return bool(owner == raw["metadata"]["uid"])
         lease: Json = {
             "metadata": {
                 "name": node,
@@ -98,9 +98,8 @@ class Janitor:
         alive = {raw["metadata"]["uid"] for kind in KINDS for raw in self._cluster.all(kind)}
         await self._lock.collect(alive)
         for kind in KINDS:
-            await self._cluster.each(
-                self._cluster.all(kind), lambda raw, kind=kind: self._expire(kind, raw), by=BY
-            )
+            over = [(kind, raw) for raw in self._cluster.all(kind) if _is_over(raw)]
+            await self._cluster.each(over, self._expire, by=BY)
 
     async def _reboot(self, raw: Json) -> None:
         node, uid = raw["spec"]["nodeName"], raw["metadata"]["uid"]
@@ -117,7 +116,9 @@ class Janitor:
         elif self._provider.is_ready(node) and self._has_come_back(node, status):
             await self._finish(names.REBOOTS, raw, "NodeReady", True, "Succeeded", "node is ready")
         elif self._is_late(node, status):
-            await self._finish(names.REBOOTS, raw, "NodeReady", False, "Timeout", "not ready in time")
+            await self._finish(
+                names.REBOOTS, raw, "NodeReady", False, "Timeout", "not ready in time"
+            )
 
     async def _end(self, raw: Json) -> None:
         node, uid = raw["spec"]["nodeName"], raw["metadata"]["uid"]
@@ -190,13 +191,14 @@ class Janitor:
 
         return await self._cluster.update(kind, raw, change, by=BY, subresource="status")
 
-    async def _expire(self, kind: Kind, raw: Json) -> None:
+    async def _expire(self, over: tuple[Kind, Json]) -> None:
         """Note when a CR that is over may go, and let it go then."""
-        over = (raw.get("status") or {}).get("completionTime")
+        kind, raw = over
         notes = raw["metadata"].get("annotations") or {}
-        if over is None or names.PRESERVE in notes:
+        if names.PRESERVE in notes:
             return
-        expiry = datetime.fromisoformat(over) + timedelta(seconds=self._timings.ttl_s)
+        ended = datetime.fromisoformat(raw["status"]["completionTime"])
+        expiry = ended + timedelta(seconds=self._timings.ttl_s)
         if names.EXPIRY not in notes:
             told = {names.EXPIRY: expiry.strftime("%Y-%m-%dT%H:%M:%SZ")}
             await self._cluster.update(kind, raw, lambda whole: note(whole, told), by=BY)

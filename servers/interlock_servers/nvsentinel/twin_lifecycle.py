@@ -64,7 +64,9 @@ class Maintenances:
                 self._cluster.forget("emit", uid)
                 await self._say(raw, False, "Blocked", f"the lease of {node} is held")
             return
-        if emitted is not None and not self._cluster.passed(self._timings.emit_again_s, "emit", uid):
+        if emitted is not None and not self._cluster.passed(
+            self._timings.emit_again_s, "emit", uid
+        ):
             return
         if self._cluster.node(node) is None:
             await self._say(raw, False, "EmitFailed", f"there is no node {node}")
@@ -133,7 +135,9 @@ class Validations:
             ]
             begun = {"phase": "Running", "startTime": now, "testGroups": groups}
             missing = [name for name in wanted if name not in nodes]
-            await self._status(raw, {**begun, **({"skipped": {"nodes": missing}} if missing else {})})
+            await self._status(
+                raw, {**begun, **({"skipped": {"nodes": missing}} if missing else {})}
+            )
             return
         began = datetime.fromisoformat(status["startTime"])
         if (self._cluster.now - began).total_seconds() < self._timings.validate_s:
@@ -160,14 +164,16 @@ class Validations:
         return any(gpu_id.startswith(f"{name}/") for gpu_id in hit)
 
     async def _mark(self, nodes: list[str], request: str) -> None:
+        def mark(raw: Json) -> None:
+            note(raw, {names.ACTIVE_VALIDATION: request})
+
         for name in nodes:
             node = self._cluster.node(name)
             if node is not None:
-                told = {names.ACTIVE_VALIDATION: request}
-                await self._cluster.update(NODES, node, lambda raw: note(raw, told), by=BY)
+                await self._cluster.update(NODES, node, mark, by=BY)
 
     async def _unmark(self, nodes: list[str], *, lift: bool) -> None:
-        """Take the mark off; where everything passed, the cordon too. [inferred]"""
+        """Take the mark off; where everything passed, the cordon too, which is inferred."""
 
         def change(raw: Json) -> None:
             unnote(raw, (names.ACTIVE_VALIDATION,))
@@ -182,7 +188,11 @@ class Validations:
     async def _job(self, raw: Json, test: str, nodes: list[str]) -> str:
         name = f"{raw['metadata']['name']}-{test}"[:63]
         command = ["dcgmi", "diag", "--run", "2"]
-        container = {"name": "test", "image": "nvcr.io/nvidia/cloud-native/dcgm", "command": command}
+        container = {
+            "name": "test",
+            "image": "nvcr.io/nvidia/cloud-native/dcgm",
+            "command": command,
+        }
         template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
         body = {
             "metadata": {"name": name},

@@ -48,7 +48,9 @@ async def install(cluster: Cluster, *, remediation: bool, maintenance: bool) -> 
     wanted: list[tuple[Kind, str]] = [(DAEMON_SETS, name) for name in MONITORING]
     wanted += [(DEPLOYMENTS, name) for name in ("labeler", *(REMEDIATION if remediation else ()))]
     for kind, name in wanted:
-        made = await cluster.create(kind, _workload(kind, name, maintenance), namespace=SPACE, by="helm")
+        made = await cluster.create(
+            kind, _workload(kind, name, maintenance), namespace=SPACE, by="helm"
+        )
         if made is not None:
             status = _status(kind, nodes, made["metadata"].get("generation", 1))
             await cluster.update(
@@ -58,7 +60,9 @@ async def install(cluster: Cluster, *, remediation: bool, maintenance: bool) -> 
                 by="kube-controller-manager",
                 subresource="status",
             )
-    maps: dict[str, Mapping[str, str]] = {RESUME_MAP: dict.fromkeys(_resumable(remediation), "RESUME")}
+    maps: dict[str, Mapping[str, str]] = {
+        RESUME_MAP: dict.fromkeys(_resumable(remediation), "RESUME")
+    }
     if remediation:
         maps[RULES_MAP] = {"config.toml": default_rules(maintenance=maintenance)}
         maps[BREAKER_MAP] = {"status": "CLOSED", "cursor": "RESUME"}
@@ -96,11 +100,15 @@ def _status(kind: Kind, nodes: int, generation: int) -> Json:
     if kind is DEPLOYMENTS:
         keys = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
         return {"observedGeneration": generation, **dict.fromkeys(keys, 1)}
-    keys = (
+    counts = (
         "currentNumberScheduled",
         "desiredNumberScheduled",
         "numberReady",
         "numberAvailable",
         "updatedNumberScheduled",
     )
-    return {"observedGeneration": generation, "numberMisscheduled": 0, **dict.fromkeys(keys, nodes)}
+    return {
+        "observedGeneration": generation,
+        "numberMisscheduled": 0,
+        **dict.fromkeys(counts, nodes),
+    }

@@ -136,7 +136,12 @@ def parts(plant: Plant, job: Job, gpus_per_pod: int | None) -> list[tuple[str, l
 
 
 def pod_object(
-    site: SiteSpec, job: Job, part: int, name: str, owner: Json, placed: tuple[str, list[int]] | None
+    site: SiteSpec,
+    job: Job,
+    part: int,
+    name: str,
+    owner: Json,
+    placed: tuple[str, list[int]] | None,
 ) -> Json:
     """One pod of a job, bound to a node with its GPUs, or waiting for one."""
     about = owner["metadata"]

@@ -70,7 +70,7 @@ class Breaker:
         await self._write(status=TRIPPED)
 
     async def restart(self) -> bool:
-        """Read the ConfigMap as a module that starts does; whether it shall pass over what waits."""
+        """Read the ConfigMap, as a start does; whether what waits shall be passed over."""
         data = self._data()
         self._state, self._cordons = str(data.get("status", CLOSED)), {}
         if data.get("cursor") != "CREATE":

@@ -143,6 +143,4 @@ class FaultRemediation:
         return False
 
     async def _set(self, node: Json, state: str) -> None:
-        await self._cluster.update(
-            NODES, node, lambda raw: label(raw, {names.STATE: state}), by=BY
-        )
+        await self._cluster.update(NODES, node, lambda raw: label(raw, {names.STATE: state}), by=BY)

@@ -1,7 +1,7 @@
 """Rule sets of fault-quarantine: TOML whose expressions are a small, honest part of CEL.
 
-Known are `||`, `&&`, `!`, comparisons, `in`, literals, lists, members, indices and parentheses. What
-else CEL has is an error that names it, as a rule that does not compile is one upstream.
+Known are `||`, `&&`, `!`, comparisons, `in`, literals, lists, members, indices and parentheses.
+What else CEL has is an error that names it, as a rule that does not compile is one upstream.
 
 Source: charts/fault-quarantine of NVSentinel v1.19.0; CEL's language definition.
 """
@@ -174,22 +174,22 @@ class _Reading:
         return value
 
     def _one(self) -> Any:
-        token = self._next()
-        if token == "(":
+        word = self._next()
+        if word == "(":
             value = self._either()
             self._must(")")
             return value
-        if token == "[":
+        if word == "[":
             return self._list()
-        if token[0] in "'\"":
-            return token[1:-1]
-        if token[0].isdigit():
-            return float(token) if "." in token else int(token)
-        if token in _WORDS:
-            return _WORDS[token]
-        if token in self._variables:
-            return self._variables[token]
-        raise self._wrong(f"there is no {token!r}")
+        if word[0] in "'\"":
+            return word[1:-1]
+        if word[0].isdigit():
+            return float(word) if "." in word else int(word)
+        if word in _WORDS:
+            return _WORDS[word]
+        if word in self._variables:
+            return self._variables[word]
+        raise self._wrong(f"there is no {word!r}")
 
     def _list(self) -> list[Any]:
         found: list[Any] = []
@@ -238,14 +238,21 @@ class _Missing:
 
 
 _DEFAULT: Final = (
-    ("GPU fatal error ruleset", "event.agent == 'gpu-health-monitor' && event.componentClass == 'GPU'"),
+    (
+        "GPU fatal error ruleset",
+        "event.agent == 'gpu-health-monitor' && event.componentClass == 'GPU'",
+    ),
     ("CSP health monitor fatal error ruleset", "event.agent == 'csp-health-monitor'"),
     ("Syslog fatal error ruleset", "event.agent == 'syslog-health-monitor'"),
-    ("NIC fatal error ruleset", "event.agent == 'nic-health-monitor' && event.componentClass == 'NIC'"),
+    (
+        "NIC fatal error ruleset",
+        "event.agent == 'nic-health-monitor' && event.componentClass == 'NIC'",
+    ),
     ("Kubernetes object monitor ruleset", "event.agent == 'kubernetes-object-monitor'"),
     (
         "Preflight ruleset",
-        "event.agent in ['preflight-dcgm-diag', 'preflight-nccl-loopback', 'preflight-nccl-allreduce']",
+        "event.agent in ['preflight-dcgm-diag', 'preflight-nccl-loopback',"
+        " 'preflight-nccl-allreduce']",
     ),
 )
 MAINTENANCE_RULES: Final = "MaintenanceRequest ruleset"

@@ -52,7 +52,7 @@ class StandIns:
     async def reconcile(self) -> None:
         """Take one step: nodes first, then pods, owners and budgets."""
         pods = self._cluster.mirrors[PODS]
-        touched = {key for key in pods.take_changed()} | self._busy
+        touched = set(pods.take_changed()) | self._busy
         if self._first:
             self._first = False
             await self._learn()
@@ -69,7 +69,9 @@ class StandIns:
         await self._cluster.each(self._missing(), self._replace, by=CONTROLLERS)
         changed = self._cluster.mirrors[DISRUPTION_BUDGETS].take_changed()
         if jobs or changed:
-            await self._cluster.each(self._cluster.all(DISRUPTION_BUDGETS), self._count, by=CONTROLLERS)
+            await self._cluster.each(
+                self._cluster.all(DISRUPTION_BUDGETS), self._count, by=CONTROLLERS
+            )
 
     # ── nodes ─────────────────────────────────────────────────────────────────────────────────
 
@@ -89,7 +91,9 @@ class StandIns:
             node = await self._cluster.update(NODES, node, change, by=KUBELET, subresource="status")
 
             def taint(raw: Json) -> None:
-                taints = [each for each in raw["spec"].get("taints", []) if each["key"] != UNREACHABLE]
+                taints = [
+                    each for each in raw["spec"].get("taints", []) if each["key"] != UNREACHABLE
+                ]
                 taints += [] if lit else [{"key": UNREACHABLE, "effect": "NoSchedule"}]
                 raw["spec"].pop("taints", None)
                 if taints:
@@ -204,7 +208,9 @@ class StandIns:
             self._stall(node, stalled=False)
             self._idle.discard(node)
             first = self._plant.site.node_places
-            shift = int(self._plant.site.first_gpu[first[to]] - self._plant.site.first_gpu[first[node]])
+            shift = int(
+                self._plant.site.first_gpu[first[to]] - self._plant.site.first_gpu[first[node]]
+            )
             self._plant.move(job.job_id, node, to)
             gpus = [gpu + shift for gpu in gpus]
             self._where[part] = (to, gpus)

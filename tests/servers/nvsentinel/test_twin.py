@@ -1,0 +1,270 @@
+"""NVSentinel's twin on a real API server: the course of a fault, seen from every side."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interlock_plant import Fault, FaultKind
+from interlock_servers.nvsentinel import twin_names as names
+from interlock_servers.nvsentinel.twin_drainer import Mode
+from interlock_servers.nvsentinel.twin_objects import JOB, gpu_uuid
+from interlock_servers.transports.kube.kinds import DEPLOYMENTS, EVENTS, LEASES, NODES, PODS
+from tests.kube.real import why_not
+from tests.servers.nvsentinel.twin_world import World, fatal, healthy, world
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+SESSION = [
+    None,
+    names.QUARANTINED,
+    names.DRAINING,
+    names.DRAINED,
+    names.REMEDIATING,
+    names.REMEDIATED,
+]
+
+
+async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path) -> None:
+    """Jobs are pods of their tenant, on the nodes whose GPUs they hold."""
+    async with world(tmp_path) as there:
+        node = there.node("node-001")
+        assert node["metadata"]["labels"]["nvidia.com/gpu.count"] == "8"
+        assert node["metadata"]["labels"]["topology.kubernetes.io/rack"] == "rack-01"
+        assert node["status"]["capacity"]["nvidia.com/gpu"] == "8"
+        assert there.condition("node-001", "Ready")["status"] == "True"  # type: ignore[index]
+        pods = await there.client.all(PODS)
+        assert sorted(pod["metadata"]["name"] for pod in pods) == [
+            "chat-0",
+            "chat-1",
+            "pretrain-0",
+            "pretrain-1",
+            "rank-0",
+        ]
+        (pod,) = there.twin.cluster.pods_on("node-001")
+        assert pod["metadata"]["namespace"] == "aurora"
+        assert pod["metadata"]["ownerReferences"][0]["kind"] == "Job"
+        assert len(json.loads(pod["metadata"]["annotations"][names.DEVICES])["devices"][names.GPU]) == 8
+
+
+async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path: Path) -> None:
+    """The driver, the condition, the label, the pods, the CR, the lease and the job are one fault."""
+    async with world(tmp_path) as there:
+        plant, twin = there.plant, there.twin
+        assert plant.job_work[0] > 0.9
+        plant.inject(Fault(FaultKind.GPU_LOST, "node-001/gpu-3", xid=79))
+        await there.until(lambda: there.is_cordoned("node-001"))
+        uuid = gpu_uuid(plant.site, 3)
+        shown = there.condition("node-001", "SysLogsXIDError")
+        assert shown is not None
+        assert (shown["status"], shown["reason"]) == ("True", "SysLogsXIDErrorIsNotHealthy")
+        assert shown["message"].startswith(f"ErrorCode:79 GPU:3 PCI:0000:30:00.0 GPU_UUID:{uuid} ")
+        assert shown["message"].endswith("Recommended Action=RESTART_BM;")
+        (event,) = json.loads(there.notes("node-001")[names.EVENTS])
+        assert event["recommendedAction"] == 24
+        assert "isHealthy" not in event
+        assert there.notes("node-001")[names.IS_CORDONED] == "True"
+        assert there.labels("node-001")[f"{names.PREFIX}cordon-by"] == "NVSentinel"
+        assert there.labels("node-001")[f"{names.PREFIX}cordon-timestamp"] == "2026-11-25T00-00-05Z"
+        assert plant.job_work[0] == 0.0  # the gang stands
+
+        await there.until(lambda: twin.cluster.all(names.REBOOTS))
+        cr = there.only(names.REBOOTS)
+        assert cr["metadata"]["name"] == f"maintenance-node-001-{event['id']}"
+        assert cr["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "nvsentinel"
+        assert cr["spec"] == {"nodeName": "node-001", "force": False}
+        await there.until(lambda: twin.cluster.all(LEASES))
+        lease = there.only(LEASES)
+        assert lease["metadata"]["name"] == "node-001"
+        assert lease["metadata"]["ownerReferences"][0]["name"] == cr["metadata"]["name"]
+        assert not lease["spec"].get("holderIdentity")
+        group = json.loads(there.notes("node-001")[names.REMEDIATION_STATE])["equivalenceGroups"]
+        assert group["restart"]["maintenanceCR"] == cr["metadata"]["name"]
+
+        await there.until(lambda: not plant.node_is_lit[0])
+        await there.step()
+        assert there.condition("node-001", "Ready")["status"] == "Unknown"  # type: ignore[index]
+        assert there.labels("node-001")[names.STATE] == names.REMEDIATED  # though it is dark
+        took_s = await there.until(lambda: there.told(there.only(names.REBOOTS))["NodeReady"][0] == "True")
+        assert 50 <= took_s <= 65
+        assert there.told(there.only(names.REBOOTS)) == {
+            "SignalSent": ("True", "Succeeded"),
+            "NodeReady": ("True", "Succeeded"),
+        }
+        await there.until(lambda: not there.is_cordoned("node-001"))
+        assert there.states["node-001"] == [*SESSION, None]
+        shown = there.condition("node-001", "SysLogsXIDError")
+        assert shown is not None
+        assert (shown["status"], shown["message"]) == ("False", "No Health Failures")
+        assert shown["reason"] == "SysLogsXIDErrorIsHealthy"
+        assert not set(there.notes("node-001")) & set(names.QUARANTINE)
+        assert there.labels("node-001")[f"{names.PREFIX}uncordon-by"] == "NVSentinel"
+        await there.until(lambda: not twin.cluster.all(LEASES))
+        await there.until(lambda: plant.job_work[0] > 0.9)
+
+
+async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path) -> None:
+    """The plant's job goes where the scheduler puts its pod."""
+    async with world(tmp_path) as there:
+        there.plant.inject(Fault(FaultKind.GPU_LOST, "node-001/gpu-0", xid=79))
+        await there.until(lambda: there.twin.cluster.pods_on("node-006"))
+        (pod,) = there.twin.cluster.pods_on("node-006")
+        assert pod["metadata"]["labels"][JOB] == "pretrain"
+        held = {there.plant.site.node_of_gpu[gpu] for gpu in there.plant.jobs[0].gpu_indices}
+        assert held == {1, 5}
+        await there.until(lambda: there.plant.job_work[0] > 0.9)
+        assert there.is_cordoned("node-001")
+
+
+async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path) -> None:
+    """With a pod a GPU, only the pod on the sick one goes; the CR names its UUID."""
+    async with world(tmp_path, gpus_per_pod=1) as there:
+        assert len(there.twin.cluster.pods_on("node-003")) == 8
+        there.plant.inject(Fault(FaultKind.HBM_ERROR, "node-003/gpu-5", xid=48))
+        await there.until(lambda: there.twin.cluster.all(names.RESETS))
+        cr = there.only(names.RESETS)
+        assert cr["spec"]["selector"] == {"uuids": [gpu_uuid(there.plant.site, 21)]}
+        await there.until(lambda: "completionTime" in there.only(names.RESETS).get("status", {}))
+        done = there.only(names.RESETS)
+        assert done["status"]["phase"] == "Succeeded"
+        assert [kind for kind, (status, _) in there.told(done).items() if status == "True"] == [
+            "Ready",
+            "ServicesTornDown",
+            "ResetJobCreated",
+            "ResetJobCompleted",
+            "ServicesRestored",
+            "Complete",
+        ]
+        assert done["status"]["jobRef"]["kind"] == "Job"
+        await there.until(lambda: not there.is_cordoned("node-003"))
+        await there.until(lambda: len(_running(there, "node-003")) == 8)
+        names_there = {pod["metadata"]["name"] for pod in _running(there, "node-003")}
+        assert len(names_there & {f"chat-{n}" for n in range(8)}) == 7  # they never went
+
+
+async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(tmp_path: Path) -> None:
+    """The trap of the empty selector is real here."""
+    async with world(tmp_path, gpus_per_pod=1) as there:
+        body = {"metadata": {"name": "all"}, "spec": {"nodeName": "node-003", "selector": {}}}
+        await there.make(names.RESETS, body)
+        await there.until(lambda: not _running(there, "node-003"))
+        await there.until(lambda: there.only(names.RESETS)["status"]["phase"] == "Succeeded")
+
+
+async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path) -> None:
+    """A contained memory error leaves no condition and no cordon."""
+    async with world(tmp_path) as there:
+        there.plant.inject(Fault(FaultKind.HBM_ERROR, "node-003/gpu-5", xid=94))
+        await there.let(6)
+        (event,) = await there.client.all(EVENTS, namespace="default")
+        assert event["type"] == "SysLogsXIDError"
+        assert event["source"]["component"] == "syslog-health-monitor"
+        assert event["involvedObject"]["name"] == "node-003"
+        assert there.condition("node-003", "SysLogsXIDError") is None
+        assert not there.is_cordoned("node-003")
+
+
+async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path) -> None:
+    """A serving job of one pod cannot be evicted: the drain neither ends nor fails."""
+    async with world(tmp_path, modes=(("*", Mode.IMMEDIATE),)) as there:
+        there.twin.report(fatal("node-005"))
+        await there.let(100)
+        assert there.labels("node-005")[names.STATE] == names.DRAINING
+        assert there.twin.drainer.refused > 5
+        assert len(_running(there, "node-005")) == 1
+        assert not there.twin.cluster.all(names.REBOOTS)
+
+
+async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path) -> None:
+    """Thirty seconds of grace, then the node is drained and the pod is elsewhere."""
+    async with world(tmp_path, modes=(("*", Mode.IMMEDIATE),)) as there:
+        there.twin.report(fatal("node-003"))
+        await there.until(lambda: there.labels("node-003").get(names.STATE) == names.DRAINING)
+        took_s = await there.until(
+            lambda: there.labels("node-003").get(names.STATE) == names.DRAINED
+        )
+        assert 30 <= took_s <= 40
+        await there.until(lambda: len(_running(there, "node-006")) == 1)
+
+
+async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path) -> None:
+    """And says so, once, in an event of its own type."""
+    async with world(tmp_path) as there:
+        there.twin.report(fatal("node-001"))
+        await there.let(400)
+        assert there.labels("node-001")[names.STATE] == names.DRAINING
+        said = [
+            event
+            for event in await there.client.all(EVENTS, namespace="default")
+            if event["type"] == "NodeDraining"
+        ]
+        assert [event["reason"] for event in said] == ["AwaitingPodCompletion"]
+        assert "aurora/pretrain-0" in said[0]["message"]
+
+
+async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path) -> None:
+    """`DeleteAfterTimeout` asks no budget."""
+    modes = (("cirrus", Mode.DELETE_AFTER_TIMEOUT),)
+    async with world(tmp_path, modes=modes) as there:
+        there.twin.report(fatal("node-005"))
+        took_s = await there.until(
+            lambda: there.labels("node-005").get(names.STATE) == names.DRAINED, within_s=3700
+        )
+        assert 3600 <= took_s <= 3620
+
+
+async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path) -> None:
+    """What somebody else cordoned is not given back by NVSentinel."""
+    async with world(tmp_path) as there:
+        await there.merge(NODES, "node-006", {"spec": {"unschedulable": True}})
+        there.twin.report(fatal("node-006"))
+        await there.until(lambda: names.EVENTS in there.notes("node-006"))
+        assert there.notes("node-006")[names.PRE_EXISTING] == "True"
+        there.twin.report(healthy("node-006"))
+        await there.until(lambda: names.EVENTS not in there.notes("node-006"))
+        assert there.is_cordoned("node-006")
+
+
+async def test_a_second_fault_keeps_the_node_until_both_are_well(tmp_path: Path) -> None:
+    """The annotation holds every event that keeps it."""
+    async with world(tmp_path) as there:
+        there.twin.report(fatal("node-006", action="CONTACT_SUPPORT"))
+        there.twin.report(fatal("node-006", "GpuNvlinkWatch", action="CONTACT_SUPPORT"))
+        await there.until(lambda: there.notes("node-006").get(names.EVENTS, "").count('"id"') == 2)
+        there.twin.report(healthy("node-006"))
+        await there.until(lambda: there.notes("node-006").get(names.EVENTS, "").count('"id"') == 1)
+        assert there.is_cordoned("node-006")
+        assert there.labels("node-006")[names.STATE] == names.REMEDIATION_FAILED
+        there.twin.report(healthy("node-006", "GpuNvlinkWatch"))
+        await there.until(lambda: not there.is_cordoned("node-006"))
+
+
+async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path) -> None:
+    """The label of people is heeded by the rules."""
+    async with world(tmp_path) as there:
+        await there.merge(NODES, "node-006", {"metadata": {"labels": {names.MANAGED: "false"}}})
+        there.twin.report(fatal("node-006"))
+        await there.let(10)
+        assert there.condition("node-006", "GpuMemWatch")["status"] == "True"  # type: ignore[index]
+        assert not there.is_cordoned("node-006")
+
+
+async def test_monitoring_only_writes_conditions_and_has_no_modules(tmp_path: Path) -> None:
+    """The default install cordons nothing."""
+    async with world(tmp_path, remediation=False) as there:
+        there.twin.report(fatal("node-006"))
+        await there.let(10)
+        assert there.condition("node-006", "GpuMemWatch")["status"] == "True"  # type: ignore[index]
+        assert not there.is_cordoned("node-006")
+        assert "fault-quarantine" not in {
+            each["metadata"]["name"] for each in there.twin.cluster.all(DEPLOYMENTS)
+        }
+
+
+def _running(there: World, node: str) -> list[dict[str, object]]:
+    return [
+        pod
+        for pod in there.twin.cluster.pods_on(node)
+        if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
