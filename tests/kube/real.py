@@ -256,7 +256,8 @@ class _Parts:
                             process.check()
                         await anyio.sleep(0.25)
             except TimeoutError:
-                raise ClusterError(f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s") from None
+                late = f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s"
+                raise ClusterError(late) from None
 
     async def _start(self, name: str, *arguments: str) -> "_Program":
         log_path = self._folder / f"{name}-{secrets.token_hex(2)}.log"
