@@ -24,10 +24,6 @@ def widget_definition() -> Json:
             "colour": {"type": "string", "enum": ["red", "blue"], "default": "red"},
             "serial": {"type": "string", "pattern": "^W-[0-9]+$", "maxLength": 8},
             "replicas": {"type": "integer", "default": 1},
-            "amount": {
-                "x-kubernetes-int-or-string": True,
-                "anyOf": [{"type": "integer"}, {"type": "string"}],
-            },
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},
             "ports": {

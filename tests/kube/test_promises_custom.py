@@ -104,7 +104,6 @@ async def test_defaults_are_set_and_the_undeclared_is_dropped(widgets: Kube) -> 
         ({"ports": {}}, ("FieldValueInvalid", "spec.ports")),
         ({"ports": [{"port": 1}]}, ("FieldValueRequired", "spec.ports.name")),
         ({"ports": [{"name": "a"}, {"name": "a"}]}, ("FieldValueDuplicate", "spec.ports")),
-        ({"amount": True}, ("FieldValueInvalid", "spec.amount")),
     ],
 )
 async def test_what_breaks_the_schema_is_refused_with_its_field(
@@ -208,12 +207,33 @@ async def test_items_of_a_custom_map_list_are_applied_by_key(widgets: Kube) -> N
     assert left["spec"]["ports"] == [{"name": "b", "port": 2}]
 
 
+async def test_what_may_be_a_number_or_a_string_is_one_of_them(kube: Kube) -> None:
+    """Ports and percentages are."""
+    definition = another("boxes", "Box")
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["properties"]["amount"] = {
+        "x-kubernetes-int-or-string": True,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+    }
+    await define(kube, definition)
+    for amount, code in ((1, 201), ("1%", 201), (True, 422), ([], 422)):
+        value = {**widget("box", amount=amount), "kind": "Box"}
+        path = WIDGETS.replace("widgets", "boxes")
+        answer = await kube.http.post(path, json=value, params={"dryRun": "All"})
+        assert answer.status_code == code, answer.text
+
+
+def another(plural: str, kind: str) -> Json:
+    """The definition of widgets, under other names."""
+    definition = widget_definition()
+    definition["spec"]["names"] = {"plural": plural, "kind": kind}
+    definition["metadata"]["name"] = f"{plural}.test.example"
+    return definition
+
+
 async def test_what_a_definition_defined_goes_with_it(kube: Kube) -> None:
     """And the path with it."""
-    definition = widget_definition()
-    definition["spec"]["names"] = {"plural": "gadgets", "kind": "Gadget"}
-    definition["metadata"]["name"] = "gadgets.test.example"
-    await define(kube, definition)
+    await define(kube, another("gadgets", "Gadget"))
     path = WIDGETS.replace("widgets", "gadgets")
     assert (await kube.http.post(path, json={**widget("g"), "kind": "Gadget"})).status_code == 201
     await kube.http.delete(f"{CRDS}/gadgets.test.example")

@@ -15,8 +15,8 @@ class Budgets:
         self.kube, self.version = kube, version
         self.path = f"/apis/policy/{version}/namespaces/{kube.namespace}/poddisruptionbudgets"
 
-    async def create(self, name: str = "b", **spec: object) -> None:
-        """A budget over our pods, once it has been counted."""
+    async def create(self, name: str = "b", *, counted: bool = True, **spec: object) -> None:
+        """A budget over our pods, once it has been counted where it can be."""
         wanted = {
             "apiVersion": f"policy/{self.version}",
             "kind": "PodDisruptionBudget",
@@ -26,10 +26,11 @@ class Budgets:
         answer = await self.kube.http.post(self.path, json=wanted)
         assert answer.status_code == 201, answer.text
 
-        async def counted() -> bool:
+        async def observed() -> bool:
             return (await self.status(name)).get("observedGeneration") == 1
 
-        await eventually(counted)
+        if counted:
+            await eventually(observed)
 
     async def status(self, name: str = "b") -> Json:
         """What the budget allows now."""
@@ -99,8 +100,8 @@ async def test_a_budget_that_is_spent_refuses(budgets: Budgets) -> None:
 
 async def test_a_dry_run_asks_the_budget_and_spends_nothing(budgets: Budgets) -> None:
     """It may be asked again and again."""
-    await running(budgets.kube, "p")
-    await budgets.create(maxUnavailable=1)
+    await running(budgets.kube, "p", "q")
+    await budgets.create(minAvailable=1)
 
     async def allowed() -> bool:
         return (await budgets.status())["disruptionsAllowed"] == 1
@@ -135,6 +136,14 @@ async def test_a_pod_that_does_not_run_is_evicted_whatever_the_budget(budgets: B
 
     assert (await budgets.evict("waiting")).status_code == 201
     refused(await kube.http.get(kube.at("pods", "waiting")), 404, "NotFound")
+
+
+async def test_a_budget_by_share_refuses_for_pods_that_nothing_scales(budgets: Budgets) -> None:
+    """A share of nothing known is nothing."""
+    await running(budgets.kube, "p", "q")
+    await budgets.create(counted=False, maxUnavailable=1)
+
+    refused(await budgets.evict("p"), 429, "TooManyRequests")
 
 
 async def test_two_budgets_over_one_pod_are_an_error(budgets: Budgets) -> None:

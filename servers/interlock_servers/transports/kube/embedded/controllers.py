@@ -16,6 +16,7 @@ from interlock_servers.transports.kube.embedded import eviction
 from interlock_servers.transports.kube.embedded.registry import CRDS, Registry
 from interlock_servers.transports.kube.embedded.requests import MERGE_PATCH, WriteOptions
 from interlock_servers.transports.kube.embedded.resources import Resource
+from interlock_servers.transports.kube.embedded.scale import scale_of
 from interlock_servers.transports.kube.embedded.selectors import object_selector
 from interlock_servers.transports.kube.embedded.statuses import ApiError
 from interlock_servers.transports.kube.embedded.store import Change, Entry, Key, Store, decode
@@ -210,18 +211,17 @@ class Controllers:
         return known[1]
 
     def _expected(self, pods: list[Entry]) -> int:
-        """How many pods there should be: what their controllers say, or else how many there are."""
-        without = sum(not entry.owners for entry in pods)
-        owners = {uid: sum(uid in e.owners for e in pods) for e in pods for uid in e.owners[:1]}
-        return without + sum(self._replicas(uid, there) for uid, there in owners.items())
+        """How many pods their controllers want; who has none, or one without a scale, is none."""
+        owners = {uid for entry in pods for uid in entry.owners[:1]}
+        return sum(self._replicas(uid) for uid in owners)
 
-    def _replicas(self, uid: str, there: int) -> int:
+    def _replicas(self, uid: str) -> int:
         place = self._store.by_uid.get(uid)
         resource, entry = self._find(place) if place is not None else (None, None)
         if resource is None or entry is None or resource.scale is None:
-            return there
-        spec = decode(resource.prefix, entry).get("spec") or {}
-        return int(spec.get("replicas", there))
+            return 0
+        scaled = scale_of(decode(resource.prefix, entry), resource.scale)
+        return int(scaled["spec"].get("replicas", 0))
 
 
 def _amount(given: int | str, whole: int) -> int:

@@ -67,7 +67,10 @@ class Registry:
 
     def resources(self, group: str, version: str) -> Json | None:
         """The resources of a version, for `/apis/NAME/VERSION`; None where it is not served."""
-        listed = [described for each in self.of(group, version) for described in _described(each)]
+        policies = sorted((v for g, v, _ in self._found if g == "policy"), key=_rank)
+        eviction = policies[0] if policies else "v1"
+        found = (_described(each, eviction) for each in self.of(group, version))
+        listed = [described for each in found for described in each]
         if not listed:
             return None
         return {
@@ -92,7 +95,7 @@ def _group(name: str, versions: list[str]) -> Json:
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _described(resource: Resource) -> Iterator[Json]:
+def _described(resource: Resource, eviction: str) -> Iterator[Json]:
     whole: Json = {
         "name": resource.plural,
         "singularName": resource.singular or resource.kind.lower(),
@@ -111,7 +114,7 @@ def _described(resource: Resource) -> Iterator[Json]:
             "name": "pods/eviction",
             **below,
             "group": "policy",
-            "version": "v1",
+            "version": eviction,
             "kind": "Eviction",
             "verbs": ["create"],
         }
