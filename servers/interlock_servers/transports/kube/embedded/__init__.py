@@ -1,1 +1,5 @@
-"""An API server inside our process: the kinds that we touch, for the demo and for fast evals."""
+"""A Kubernetes API server inside the event loop, held to what a real one promises."""
+
+from interlock_servers.transports.kube.embedded.server import EmbeddedKube
+
+__all__ = ["EmbeddedKube"]
