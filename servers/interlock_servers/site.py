@@ -255,7 +255,7 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
-            site.health.append(partial(_power_health, gpus))
+            site.health.append(lambda: Connection("maxlps", *gpus.health()))
         if gpus.nodes is not None:
             if site.offers("devices", only):
                 site.faces["devices"] = devices_face(
@@ -265,8 +265,7 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
-            site.health.append(partial(_devices_health, gpus))
-            await gpus.look()
+            site.health.append(lambda: Connection("devices", *gpus.devices_health()))
         if flex is not None:
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
@@ -279,6 +278,7 @@ async def open_site(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
+        tasks.start_soon(gpus.watch)
         alongside = gpus.alongside
         if asks is not None and asked:
             alongside = (*alongside, asks.wires.holder.run)
@@ -322,17 +322,6 @@ def _exchange_health(client: ExchangeClient, asks: Requesting | None) -> Connect
     alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
     may = "it is only listened to" if asks is None else asks.says()
     return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}; {may}")
-
-
-def _power_health(gpus: Powering) -> Connection:
-    if gpus.holder is None:
-        return Connection("maxlps", True, "DPS answers by reflection")
-    return Connection("maxlps", gpus.holder.trouble is None, f"limits are set by {gpus.by}")
-
-
-def _devices_health(gpus: Powering) -> Connection:
-    works, says = gpus.says()
-    return Connection("devices", works, says)
 
 
 def _flex_health(client: FlexClient) -> Connection:
