@@ -45,7 +45,6 @@ from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
 from interlock_servers.maxlps.attached import Powering, powering
-from interlock_servers.maxlps.gpu_face import devices_face
 from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
@@ -258,6 +257,8 @@ async def open_site(
             site.health.append(lambda: Connection("maxlps", *gpus.health()))
         if gpus.nodes is not None:
             if site.offers("devices", only):
+                from interlock_servers.maxlps.gpu_face import devices_face
+
                 site.faces["devices"] = devices_face(
                     gpus.nodes,
                     facts=facts,

@@ -1,22 +1,25 @@
-"""What a site needs of whoever limits its GPUs: put together once, at the start."""
+"""What a site needs of whoever limits its GPUs: put together once, at the start.
+
+What only nodes need is loaded only where there are agents: a server over stdio must start at once.
+"""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interlock_guardrails.store import Store
-from interlock_servers.devices.client import NodeClient, NodeState
 from interlock_servers.devices.settings import NodesSettings
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
-from interlock_servers.maxlps.holding import CapHolder, Note
 from interlock_servers.maxlps.models import Topology
-from interlock_servers.maxlps.node_power import NodePowerClient
 from interlock_servers.maxlps.node_settings import NodePowerSettings, PowerSettings
 from interlock_servers.maxlps.port import PowerPort
-from interlock_servers.maxlps.safe_values import unsafe_domains
 from interlock_tools.clock import Clock
+
+if TYPE_CHECKING:
+    from interlock_servers.devices.client import NodeClient
+    from interlock_servers.maxlps.holding import CapHolder, Note
 
 NAMED = 3  # nodes, in a sentence
 LOOK_EVERY_S = 5.0  # half of what a reading may be old, unless told otherwise
@@ -37,13 +40,13 @@ class Powering:
 
     power: PowerPort | None = None
     facts: MaxlpsFacts | None = None
-    nodes: NodeClient | None = None
-    holder: CapHolder | None = None
+    nodes: "NodeClient | None" = None
+    holder: "CapHolder | None" = None
     settings: NodePowerSettings | None = None
     topology: Topology | None = None
     alongside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = field(default=())
 
-    def notes(self) -> tuple[Note, ...]:
+    def notes(self) -> "tuple[Note, ...]":
         """What a person should know of the nodes."""
         return () if self.holder is None else self.holder.notes()
 
@@ -76,8 +79,8 @@ class Powering:
         if self.nodes is None:
             return True, "no agents"
         views = list(self.nodes.views().values())
-        fresh = [view for view in views if view.state is NodeState.FRESH]
-        silent = [f"{v.node_id}: {v.why}" for v in views if v.state is not NodeState.FRESH]
+        fresh = [view for view in views if view.is_fresh]
+        silent = [f"{v.node_id}: {v.why}" for v in views if not v.is_fresh]
         gpus = sum(len(view.answer.gpus) for view in fresh if view.answer is not None)
         writing = [v.node_id for v in fresh if v.answer is not None and v.answer.takes_writes]
         notes = [f"{note.node_id}: {note.says}" for note in self.notes()]
@@ -97,6 +100,8 @@ class Powering:
         """The domains that break when every node is at its safe value, in watts too many."""
         if self.nodes is None or self.settings is None or self.topology is None:
             return {}
+        from interlock_servers.maxlps.safe_values import unsafe_domains
+
         views = self.nodes.views().items()
         shown = {n: len(v.answer.gpus) for n, v in views if v.answer is not None and v.answer.gpus}
         return unsafe_domains(self.settings, self.topology, shown)
@@ -118,6 +123,10 @@ async def powering(
         InvalidRequestError: a secret that the settings name is not there.
     """
     if isinstance(power, NodePowerSettings):
+        from interlock_servers.devices.client import NodeClient
+        from interlock_servers.maxlps.holding import CapHolder
+        from interlock_servers.maxlps.node_power import NodePowerClient
+
         async with NodeClient(power.agents, clock) as nodes:
             client = NodePowerClient(power, nodes, clock)
             holder = CapHolder(client, store, clock, power.hold_s)
@@ -126,6 +135,8 @@ async def powering(
             yield Powering(client, facts, nodes, holder, power, topology, (holder.run,))
         return
     if readings is not None:
+        from interlock_servers.devices.client import NodeClient
+
         async with (
             NodeClient(readings, clock, reads_only=True) as nodes,
             powering(power, None, store, clock, site_id) as dps,
