@@ -1,5 +1,6 @@
 """Commands beside a running site must not disturb it."""
 
+import io
 import os
 import sys
 import tomllib
@@ -39,7 +40,7 @@ async def test_a_look_at_a_site_does_not_push_its_server_off_the_bus() -> None:
 async def test_a_look_shows_the_agents_of_a_site_without_dps_and_sets_nothing() -> None:
     """Which nodes answer, with how many GPUs, and that their safe values fit; from its own file."""
     clock = ScaledClock.starting_now(datetime.now(UTC), 1.0)
-    said = Console(record=True, width=200, quiet=True)
+    said = Console(file=io.StringIO(), record=True, width=200)
     with anyio.fail_after(90):
         async with running_factory(clock, agents=True) as factory:
             document = tomllib.loads(settings_toml(factory.addresses))
