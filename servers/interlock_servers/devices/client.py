@@ -76,6 +76,11 @@ class NodeView:
     is_lying: bool
     earlier: NodeAnswer | None = None
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may be used."""
+        return self.state is NodeState.FRESH
+
 
 class NodeClient:
     """The agents of a site, each on a connection of its own that comes back by itself."""
