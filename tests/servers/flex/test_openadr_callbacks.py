@@ -194,7 +194,7 @@ async def test_after_a_restart_there_is_one_subscription_with_the_new_token(tmp_
     async with called(tmp_path) as grid:
         (first,) = grid.vtn.subscriptions
         async with OpenAdrClient(grid.ven.settings, grid.clock, lambda *_: None) as again:
-            await again.look()
+            await grid.until(lambda: again.not_subscribed is None)
             (second,) = grid.vtn.subscriptions
         tokens = [one["objectOperations"][0]["bearerToken"] for one in (first, second)]
         assert tokens[0] != tokens[1]
