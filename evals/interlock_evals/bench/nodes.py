@@ -25,7 +25,7 @@ from interlock_plant.jobs import jobs_of
 from interlock_plant.load import SyntheticLoad
 from interlock_plant.plant import Plant
 from interlock_servers.devices.client import NodeClient, NodeState, NodeView
-from interlock_servers.devices.settings import NodesSettings
+from interlock_servers.devices.nodes import NodesSettings
 from interlock_tools.clock import SystemClock
 
 READS, GPUS, NODES = 41, 512, 64

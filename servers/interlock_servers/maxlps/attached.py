@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from interlock_guardrails.store import Store
-from interlock_servers.devices.settings import NodesSettings
+from interlock_servers.devices.nodes import NodesSettings
 from interlock_servers.maxlps.client import DpsClient
 from interlock_servers.maxlps.facts import MaxlpsFacts
 from interlock_servers.maxlps.models import Topology

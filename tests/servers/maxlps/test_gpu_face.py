@@ -17,10 +17,10 @@ from interlock_servers.devices.amd_smi import AmdSmiHost
 from interlock_servers.devices.client import NodeClient
 from interlock_servers.devices.device import GpuHost
 from interlock_servers.devices.node_models import Cap
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.devices.nvml import NvmlHost
 from interlock_servers.devices.redfish import RedfishHost
 from interlock_servers.devices.server import NodeServer
-from interlock_servers.devices.settings import NodeSettings, NodesSettings
 from interlock_servers.devices.twin import GpuFault, HostTwin
 from interlock_servers.devices.twin_amd_smi import AmdSmiTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
