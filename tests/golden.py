@@ -29,7 +29,7 @@ from interlock_guardrails.rules import SiteRules
 from interlock_guardrails.store import Store
 from interlock_policies.bundles import load_bundle
 from interlock_servers.devices.client import NodeClient
-from interlock_servers.devices.settings import NodeSettings, NodesSettings
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.exchange.attached import requesting
 from interlock_servers.exchange.bms import bms_face, isolation_face
 from interlock_servers.exchange.client import ExchangeClient

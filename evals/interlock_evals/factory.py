@@ -15,7 +15,6 @@ from pathlib import Path
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from interlock_evals.node_agents import power_settings, serving_nodes
 from interlock_plant.jobs import jobs_of
 from interlock_plant.load import Load, SyntheticLoad, TraceLoad
 from interlock_plant.plant import Plant
@@ -217,7 +216,9 @@ async def running_factory(
         )
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         lock, by_agents = threading.Lock(), None
-        if agents:
+        if agents:  # only then loaded: a server over stdio must start at once
+            from interlock_evals.node_agents import power_settings, serving_nodes
+
             nodes = await stack.enter_async_context(serving_nodes(plant, clock, folder, lock))
             by_agents = power_settings(plant, nodes)
         grid = GridIsvTwin(address, isv_key, clock, identifier=ISV)

@@ -9,9 +9,10 @@ from typing import Any
 
 from interlock_plant.plant import Plant
 from interlock_servers.devices.agent import NodeAgent
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.devices.nvml import NvmlHost
 from interlock_servers.devices.server import NodeServer
-from interlock_servers.devices.settings import AgentSettings, NodeSettings, NodesSettings
+from interlock_servers.devices.settings import AgentSettings
 from interlock_servers.devices.twin import HostTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_servers.maxlps.node_settings import (

@@ -49,7 +49,6 @@ from interlock_servers.flex.server import flex_face
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.identity import WhoCalls
 from interlock_servers.maxlps.attached import Powering, powering
-from interlock_servers.maxlps.gpu_face import devices_face
 from interlock_servers.maxlps.group_changes import group_operations
 from interlock_servers.maxlps.group_client import GroupClient
 from interlock_servers.maxlps.group_facts import GroupFacts
@@ -291,9 +290,11 @@ async def open_site(
                 )
             if grouped and site.offers("dps_groups", only):
                 site.faces["dps_groups"] = dps_groups_face(grouped, guard=guard, who=who)
-            site.health.append(partial(_power_health, gpus))
+            site.health.append(lambda: Connection("maxlps", *gpus.health()))
         if gpus.nodes is not None:
             if site.offers("devices", only):
+                from interlock_servers.maxlps.gpu_face import devices_face
+
                 site.faces["devices"] = devices_face(
                     gpus.nodes,
                     facts=facts,
@@ -301,8 +302,7 @@ async def open_site(
                     guard=guard,
                     who=who,
                 )
-            site.health.append(partial(_devices_health, gpus))
-            await gpus.look()
+            site.health.append(lambda: Connection("devices", *gpus.devices_health()))
         if flex is not None:
             if site.offers("flex", only):
                 site.faces["flex"] = flex_face(flex, clock=clock, guard=guard, who=who)
@@ -323,6 +323,7 @@ async def open_site(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for upstream in federation.upstreams:
             tasks.start_soon(upstream.run)
+        tasks.start_soon(gpus.watch)
         alongside = [
             *gpus.alongside,
             *(() if asks is None or not asked else (asks.wires.holder.run,)),
@@ -378,17 +379,6 @@ def _exchange_health(client: ExchangeClient, asks: Requesting | None) -> Connect
     alive = "alive" if beats.bms_alive else f"not known to be alive: {beats.why}"
     may = "it is only listened to" if asks is None else asks.says()
     return Connection("exchange", True, f"{ingest.points} points; the BMS is {alive}; {may}")
-
-
-def _power_health(gpus: Powering) -> Connection:
-    if gpus.holder is None:
-        return Connection("maxlps", True, "DPS answers by reflection")
-    return Connection("maxlps", gpus.holder.trouble is None, f"limits are set by {gpus.by}")
-
-
-def _devices_health(gpus: Powering) -> Connection:
-    works, says = gpus.says()
-    return Connection("devices", works, says)
 
 
 def _flex_health(client: FlexClient) -> Connection:

@@ -1,10 +1,14 @@
 """Commands beside a running site must not disturb it."""
 
+import io
+import os
+import sys
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+from mcp import Client, StdioServerParameters
 from rich.console import Console
 
 from interlock_console.running import examine, settings_toml
@@ -31,6 +35,43 @@ async def test_a_look_at_a_site_does_not_push_its_server_off_the_bus() -> None:
     assert status == 0
     assert state.connected
     assert state.last_error is None
+
+
+async def test_a_look_shows_the_agents_of_a_site_without_dps_and_sets_nothing() -> None:
+    """Which nodes answer, with how many GPUs, and that their safe values fit; from its own file."""
+    clock = ScaledClock.starting_now(datetime.now(UTC), 1.0)
+    said = Console(file=io.StringIO(), record=True, width=200)
+    with anyio.fail_after(90):
+        async with running_factory(clock, agents=True) as factory:
+            document = tomllib.loads(settings_toml(factory.addresses))
+            settings = parse(document, "factory")
+            assert settings.maxlps == factory.addresses.agents
+            status = await examine(said, settings)
+            limits_w = set(factory.plant.gpu_cap_set_w.tolist())
+
+    text = said.export_text()
+    assert status == 0, text
+    assert "64 of 64 nodes answer, with 512 GPUs" in text
+    assert "limits are set by the agents of its nodes" in text
+    assert limits_w == {700.0}
+
+
+async def test_the_devices_server_brings_a_site_of_its_own(tmp_path: Path) -> None:
+    """Over stdio, without settings: GPUs behind agents, as on a site without DPS."""
+    command = [sys.executable, "-c", "from interlock_console.start import main; main()"]
+    parameters = StdioServerParameters(
+        command=command[0],
+        args=[*command[1:], "serve", "devices", "--stdio"],
+        env=dict(os.environ),
+        cwd=tmp_path,
+    )
+    with anyio.fail_after(90):
+        async with Client(parameters) as client:
+            tools = {tool.name for tool in (await client.list_tools()).tools}
+            answer = await client.call_tool("list_hosts", {"limit": 1})
+    assert tools == {"list_hosts", "list_gpus", "get_gpu", "why_slow"}
+    assert answer.structured_content is not None
+    assert answer.structured_content["nodes"][0]["state"] == "fresh"
 
 
 async def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:

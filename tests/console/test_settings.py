@@ -194,3 +194,14 @@ def test_two_masters_and_nodes_that_are_not_there_are_settings_errors(
     """Before anything is connected, in a sentence that says why."""
     with pytest.raises(InvalidRequestError, match=why):
         load(written(tmp_path, GOOD + text))
+
+
+def test_the_settings_of_a_site_without_dps_in_the_how_to_are_good(tmp_path: Path) -> None:
+    """An example that nobody reads in goes stale."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "nodes.md").read_text("utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+
+    settings = load(written(tmp_path, GOOD + example))
+
+    assert isinstance(settings.maxlps, NodePowerSettings)
+    assert settings.maxlps.agents.controller_id == "interlock-hall-1"

@@ -318,6 +318,7 @@ async def open_lab(
         )
         ours = await stack.enter_async_context(open_site(settings, clock, lambda: AGENT))
         lab = Lab(clock, plant, bms, dps, grid, agent, ours, brokers.aclose, nodes=nodes)
+        lab.sleepers += nodes is not None  # who reads the agents
         lab.sleepers += without_dps  # who holds caps
         for name, face in ours.faces.items():
             lab.clients[name] = await stack.enter_async_context(Client(face.server()))

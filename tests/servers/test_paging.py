@@ -41,6 +41,7 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("flex", "grid_schedule"): ("steps", {"starts_at", "limit_w"}, "ends_at", {}),
     ("flex", "list_feeds"): ("feeds", {"feed_tag"}, "compliant", {}),
     ("flex", "list_breaches"): ("breaches", {"breach_id"}, "status", {}),
+    ("flex", "list_enforcements"): ("enforcements", {"breach_id"}, "code", {}),
     ("flex", "list_refused_messages"): ("refused", {"reason"}, "count", {}),
     ("maxlps", "power_tree"): ("domains", {"id", "level"}, "headroom_w", {}),
     ("maxlps", "list_groups"): ("groups", {"name"}, "tenant", {}),

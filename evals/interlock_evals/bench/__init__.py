@@ -4,4 +4,4 @@ To add a measure: write a module in this folder with `measure() -> Measured`, an
 `MEASURES`. Keep it under half a minute; two hundred thousand points take `ingest` a whole one.
 """
 
-MEASURES = ("allocator", "plant", "ledger", "reads", "ingest", "decision", "signal")
+MEASURES = ("allocator", "plant", "ledger", "reads", "ingest", "decision", "signal", "nodes")

@@ -25,8 +25,8 @@ from interlock_servers.devices.belief import (
 )
 from interlock_servers.devices.models import LimitOutcome
 from interlock_servers.devices.node_models import Cap, HeldCap, NodeAnswer
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.devices.schema import message
-from interlock_servers.devices.settings import NodeSettings, NodesSettings
 from interlock_servers.devices.wire import read_held, read_node, read_result, write_cap
 from interlock_tools.clock import Clock
 from interlock_tools.errors import (
@@ -75,6 +75,11 @@ class NodeView:
     why: str
     is_lying: bool
     earlier: NodeAnswer | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may be used."""
+        return self.state is NodeState.FRESH
 
 
 class NodeClient:

@@ -41,6 +41,7 @@ class VtnFault(StrEnum):
     LOSES_EVENTS = "loses_events"  # lists are empty, though the events are still there
     REDIRECTS = "redirects"
     NOT_JSON = "not_json"
+    NO_SUBSCRIPTIONS = "no_subscriptions"
     NO_SUCH_TOKEN = "no_such_token"  # noqa: S105 (the name of a fault)
 
 
@@ -56,7 +57,12 @@ class VtnTwin:
         self.version = version
         self._clock = clock
         self._tokens: set[str] = set()
-        self._kept: dict[str, dict[str, Json]] = {"program": {}, "event": {}, "report": {}}
+        self._kept: dict[str, dict[str, Json]] = {
+            "program": {},
+            "event": {},
+            "report": {},
+            "subscription": {},
+        }
 
     # --- what the utility does ---
 
@@ -71,6 +77,18 @@ class VtnTwin:
     def delete_event(self, event_id: str) -> None:
         """Take an event back."""
         del self._kept["event"][event_id]
+
+    @property
+    def subscriptions(self) -> list[Json]:
+        """Who is to be called."""
+        return list(self._kept["subscription"].values())
+
+    def notification(self, event_id: str, operation: str) -> Json:
+        """What is said of an event to whoever subscribed."""
+        event = self._kept["event"].get(event_id, {"id": event_id})
+        said = {"objectType": "EVENT", "operation": operation, "object": event}
+        self._check("notification", said, "a notification")
+        return said
 
     @property
     def reports(self) -> list[Json]:
@@ -133,6 +151,17 @@ class VtnTwin:
                 Route(f"{base}/programs", of(self._programs, "read_all")),
                 Route(f"{base}/events", of(self._events, "read_all")),
                 Route(f"{base}/events/{{name}}", of(self._event, "read_all")),
+                Route(f"{base}/subscriptions", of(self._listed, "read_all"), methods=["GET"]),
+                Route(
+                    f"{base}/subscriptions",
+                    of(self._subscribe, "write_subscriptions"),
+                    methods=["POST"],
+                ),
+                Route(
+                    f"{base}/subscriptions/{{name}}",
+                    of(self._unsubscribe, "write_subscriptions"),
+                    methods=["DELETE"],
+                ),
                 Route(f"{base}/reports", of(self._reports, "read_all"), methods=["GET"]),
                 Route(f"{base}/reports", of(self._report, "write_reports"), methods=["POST"]),
             ]
@@ -177,6 +206,24 @@ class VtnTwin:
     async def _event(self, request: Request) -> Response:
         event = self._kept["event"].get(request.path_params["name"])
         return self._problem(404, "no such event") if event is None else _json(event)
+
+    async def _listed(self, request: Request) -> Response:
+        wanted = request.query_params.get("clientName")
+        found = [s for s in self.subscriptions if wanted in (None, s["clientName"])]
+        return self._page(request, "subscription", found)
+
+    async def _subscribe(self, request: Request) -> Response:
+        if VtnFault.NO_SUBSCRIPTIONS in self.faults:
+            return self._problem(404, "no subscriptions here")
+        wanted = await request.json()
+        if (wrong := what_is_wrong(self.version, "subscription", wanted)) is not None:
+            self.wrong.append(f"a subscription: {wrong}")
+            return self._problem(400, wrong)
+        return _json(self._kept["subscription"][self._put("subscription", wanted)], 201)
+
+    async def _unsubscribe(self, request: Request) -> Response:
+        gone = self._kept["subscription"].pop(request.path_params["name"], None)
+        return self._problem(404, "no such subscription") if gone is None else _json(gone)
 
     async def _reports(self, request: Request) -> Response:
         wanted = request.query_params.get("eventID")

@@ -21,6 +21,7 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": 128}
 _MOMENT = {"type": "string", "format": "date-time"}
 _LENGTH = {"type": "string", "pattern": _DURATION}
 _TEXT = {"type": ["string", "null"]}
+_OBJECT_TYPE = {"enum": ["PROGRAM", "EVENT", "REPORT", "SUBSCRIPTION", "VEN", "RESOURCE"]}
 _POINT = {
     "type": "object",
     "required": ["x", "y"],
@@ -137,6 +138,43 @@ def schemas(version: Version) -> dict[str, Json]:
                 "resources": {"type": "array", "items": resource},
             },
         ),
+        "subscription": _object(
+            "SUBSCRIPTION",
+            ["clientName", "objectOperations"] + ([] if newer else ["programID"]),
+            {
+                "clientName": _NAME,
+                "programID": _ID,
+                "objectOperations": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["objects", "operations", "callbackUrl"],
+                        "properties": {
+                            "objects": {"type": "array", "items": _OBJECT_TYPE},
+                            "operations": {
+                                "type": "array",
+                                "items": {"enum": ["READ", "CREATE", "UPDATE", "DELETE"]},
+                            },
+                            "callbackUrl": {"type": "string", "format": "uri"},
+                            "bearerToken": _TEXT,
+                        },
+                    },
+                },
+            },
+        ),
+        "notification": {
+            "type": "object",
+            "required": ["objectType", "operation", "object"],
+            "properties": {
+                "objectType": _OBJECT_TYPE,
+                "operation": {
+                    "enum": ["READ", "CREATE", "UPDATE", "DELETE"]
+                    if newer
+                    else ["GET", "POST", "PUT", "DELETE"]
+                },
+                "object": {"type": "object"},
+            },
+        },
         "problem": {
             "type": "object",
             "properties": {

@@ -63,7 +63,8 @@ class CapHolder:
         self._every_s = hold_s / TIMES_IN_HOLD
         self._lost: dict[str, Note] = {}
         self._last = Kept()
-        self.trouble: str | None = "it has not run yet"
+        self._ran = False
+        self.trouble: str | None = None
 
     async def run(self) -> None:
         """Hold until cancelled; then every cap ends at its safe value when its time is over."""
@@ -77,7 +78,7 @@ class CapHolder:
             with anyio.fail_after(ROUND_S):
                 kept = await self._power.keep(self._doubts)
             self._note(kept)
-            self.trouble = None
+            self.trouble, self._ran = None, True
         except FactoryError as error:
             self.trouble = str(error)
         except TimeoutError:
@@ -85,6 +86,12 @@ class CapHolder:
         except Exception as error:
             log.exception("caps could not be held")
             self.trouble = f"it broke: {type(error).__name__}"
+
+    def says(self) -> str:
+        """How it stands, in words."""
+        if not self._ran:
+            return "no sign of life was given here yet: another replica may do the work"
+        return "they hear our sign of life"
 
     def notes(self) -> tuple[Note, ...]:
         """The nodes that lost a cap within a day, or hold one that is not as we set it."""

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from interlock_servers.devices.settings import NodesSettings
+from interlock_servers.devices.nodes import NodesSettings
 from interlock_servers.maxlps.settings import Loop, MaxlpsSettings
 
 

@@ -118,7 +118,7 @@ def test_a_policy_too_large_for_the_product_is_varied_rule_by_rule_and_says_so(
     one = ready["autonomous"]
     tried = combinations(one.texts, one.cases)
     assert not tried.whole
-    assert 100 < len(tried.all) < 20_000
+    assert 100 < len(tried.all) < 40_000  # the product has 250,000 and more
     shares = {one.asked.facts["open_host_share_permille"] for one in tried.all}
     assert shares >= {250, 251}
     assert run_exhaustive(one.gate, tried).broken == ()

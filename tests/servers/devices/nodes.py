@@ -15,9 +15,10 @@ from interlock_servers.devices.agent import NodeAgent
 from interlock_servers.devices.client import NodeClient
 from interlock_servers.devices.models import LimitOutcome, Outcome
 from interlock_servers.devices.node_models import Cap
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.devices.nvml import NvmlHost
 from interlock_servers.devices.server import NodeServer
-from interlock_servers.devices.settings import AgentSettings, NodeSettings, NodesSettings
+from interlock_servers.devices.settings import AgentSettings
 from interlock_servers.devices.twin import HostTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_tools.errors import FactoryError

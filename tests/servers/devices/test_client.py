@@ -18,9 +18,9 @@ from interlock_servers.devices.agent import NodeAgent
 from interlock_servers.devices.client import NodeClient, NodeState
 from interlock_servers.devices.models import known
 from interlock_servers.devices.node_models import Cap
+from interlock_servers.devices.nodes import NodeSettings, NodesSettings
 from interlock_servers.devices.nvml import NvmlHost
 from interlock_servers.devices.server import NodeServer
-from interlock_servers.devices.settings import NodeSettings, NodesSettings
 from interlock_servers.devices.twin import HostTwin
 from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_tools.errors import NotFoundError

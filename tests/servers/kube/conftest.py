@@ -1,42 +1,29 @@
-"""One real cluster for the whole folder, and one embedded one beside it."""
+"""Each kind of API server in turn, as callers of different rights know it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
-from tests.kube.real import running_cluster, why_not
+from interlock_servers.transports.kube.embedded import EmbeddedKube
+from interlock_servers.transports.kube.embedded.personas import PERSONAS
+from tests.kube.real import real_server_or_skip, running_cluster
 
-
-class AnyCluster(Protocol):
-    """What the suite needs of a cluster."""
-
-    @property
-    def kubeconfigs(self) -> Mapping[str, Path]:
-        """By persona: admin, reader, nobody."""
-        ...
+Kubeconfigs = Mapping[str, Path]  # by persona: admin, reader, nobody
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    """Asyncio, for as long as the clusters live."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-async def real_cluster(
-    anyio_backend: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[AnyCluster]:
-    """A real API server; skipped with its reason where its binaries are not there."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    async with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
-@pytest.fixture(params=["real"])
-async def cluster(request: pytest.FixtureRequest, real_cluster: AnyCluster) -> AnyCluster:
-    """Each kind of API server in turn."""
-    return real_cluster
+@pytest.fixture(scope="session", params=["embedded", "real"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kubeconfigs]:
+    """The kubeconfigs of an API server: our own, or a real one where it can be started."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with start_blocking_portal() as portal:
+        if request.param == "real":
+            real_server_or_skip()
+            with portal.wrap_async_context_manager(running_cluster(folder)) as real:
+                yield real.kubeconfigs
+        else:
+            with portal.wrap_async_context_manager(EmbeddedKube(folder)) as kube:
+                yield {each.name: kube.kubeconfig(each.name) for each in PERSONAS}

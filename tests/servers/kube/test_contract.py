@@ -28,7 +28,7 @@ from interlock_tools.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from tests.servers.kube.conftest import AnyCluster
+from tests.servers.kube.conftest import Kubeconfigs
 from tests.servers.waiting import until
 
 CORDON: list[Json] = [{"op": "add", "path": "/spec/unschedulable", "value": True}]
@@ -37,7 +37,7 @@ UNCORDON: list[Json] = [{"op": "add", "path": "/spec/unschedulable", "value": Fa
 
 @asynccontextmanager
 async def client_of(
-    cluster: AnyCluster,
+    cluster: Kubeconfigs,
     persona: str = "admin",
     *,
     manager: str = "interlock",
@@ -46,7 +46,7 @@ async def client_of(
 ) -> AsyncIterator[KubeClient]:
     """A client with this persona's rights."""
     settings = ClusterSettings(
-        kubeconfig=cluster.kubeconfigs[persona], page=page, quiet_s=quiet_s, deadline_s=10
+        kubeconfig=cluster[persona], page=page, quiet_s=quiet_s, deadline_s=10
     )
     async with KubeClient(settings, SystemClock(), field_manager=manager) as client:
         yield client
@@ -68,7 +68,7 @@ def name_of(raw: Json) -> str:
 
 
 @pytest.mark.trap("KU-02")
-async def test_a_patch_of_what_changed_meanwhile_is_a_conflict(cluster: AnyCluster) -> None:
+async def test_a_patch_of_what_changed_meanwhile_is_a_conflict(cluster: Kubeconfigs) -> None:
     """Somebody else was there first: nothing is overwritten."""
     async with client_of(cluster) as client:
         seen = await make_node(client)
@@ -81,7 +81,7 @@ async def test_a_patch_of_what_changed_meanwhile_is_a_conflict(cluster: AnyClust
 
 @pytest.mark.trap("KU-03")
 async def test_a_patch_of_a_node_made_anew_under_its_name_is_a_conflict(
-    cluster: AnyCluster,
+    cluster: Kubeconfigs,
 ) -> None:
     """A name is not an identity: a replaced node was never looked at."""
     async with client_of(cluster) as client:
@@ -96,7 +96,7 @@ async def test_a_patch_of_a_node_made_anew_under_its_name_is_a_conflict(
 
 
 @pytest.mark.trap("KU-01")
-async def test_a_rehearsal_changes_nothing_and_finds_what_is_wrong(cluster: AnyCluster) -> None:
+async def test_a_rehearsal_changes_nothing_and_finds_what_is_wrong(cluster: Kubeconfigs) -> None:
     """`dryRun=All` is the API server's own word on whether it would take it."""
     async with client_of(cluster) as client:
         seen = await make_node(client)
@@ -115,7 +115,7 @@ async def test_a_rehearsal_changes_nothing_and_finds_what_is_wrong(cluster: AnyC
 
 
 @pytest.mark.trap("KU-17")
-async def test_a_failed_test_of_a_patch_changes_nothing(cluster: AnyCluster) -> None:
+async def test_a_failed_test_of_a_patch_changes_nothing(cluster: Kubeconfigs) -> None:
     """A caller may pin what it saw of a single field too."""
     async with client_of(cluster) as client:
         seen = await make_node(client, rack="r1")
@@ -125,7 +125,7 @@ async def test_a_failed_test_of_a_patch_changes_nothing(cluster: AnyCluster) -> 
         assert "unschedulable" not in (await client.get(NODES, name_of(seen))).get("spec", {})
 
 
-async def test_a_listing_in_pages_is_whole(cluster: AnyCluster) -> None:
+async def test_a_listing_in_pages_is_whole(cluster: Kubeconfigs) -> None:
     """However many there are, each is in it once."""
     async with client_of(cluster, page=3) as client:
         batch = fresh("batch")
@@ -135,7 +135,7 @@ async def test_a_listing_in_pages_is_whole(cluster: AnyCluster) -> None:
         assert {name_of(raw) for page in pages for raw in page.items} == names
 
 
-async def test_fields_select_at_the_server(cluster: AnyCluster) -> None:
+async def test_fields_select_at_the_server(cluster: Kubeconfigs) -> None:
     """The pods of one node are asked for, not all pods."""
     async with client_of(cluster) as client:
         node = fresh("host")
@@ -146,7 +146,7 @@ async def test_fields_select_at_the_server(cluster: AnyCluster) -> None:
         assert [name_of(raw) for raw in found] == names[:1]
 
 
-async def test_a_cache_follows_what_others_do(cluster: AnyCluster) -> None:
+async def test_a_cache_follows_what_others_do(cluster: Kubeconfigs) -> None:
     """Made, changed and deleted elsewhere: it shows without being asked for."""
     async with client_of(cluster) as client, client_of(cluster) as other:
         batch = fresh("batch")
@@ -176,7 +176,7 @@ async def test_a_cache_follows_what_others_do(cluster: AnyCluster) -> None:
 
 @pytest.mark.trap("KU-10")
 async def test_a_kind_that_is_not_served_is_told_and_found_once_it_is(
-    cluster: AnyCluster,
+    cluster: Kubeconfigs,
 ) -> None:
     """A CRD may be installed while we run; until then the cache says absent, not empty."""
     group = f"{fresh('g')}.interlock.test"
@@ -196,7 +196,7 @@ async def test_a_kind_that_is_not_served_is_told_and_found_once_it_is(
 
 
 @pytest.mark.trap("KU-11")
-async def test_a_kind_served_in_other_versions_only_says_which(cluster: AnyCluster) -> None:
+async def test_a_kind_served_in_other_versions_only_says_which(cluster: Kubeconfigs) -> None:
     """An upgrade of a component is told by name, not read wrongly."""
     group = f"{fresh('g')}.interlock.test"
     kind = Kind(group, ("v1",), "valves", "Valve")
@@ -207,7 +207,7 @@ async def test_a_kind_served_in_other_versions_only_says_which(cluster: AnyClust
 
 
 @pytest.mark.trap("KU-12")
-async def test_apply_owns_its_fields_and_is_never_forced(cluster: AnyCluster) -> None:
+async def test_apply_owns_its_fields_and_is_never_forced(cluster: Kubeconfigs) -> None:
     """What another manager holds is a conflict that names it."""
     name = fresh("map")
     body = {"metadata": {"name": name, "namespace": "default"}, "data": {"a": "1"}}
@@ -224,7 +224,7 @@ async def test_apply_owns_its_fields_and_is_never_forced(cluster: AnyCluster) ->
         assert (await ours.get(CONFIG_MAPS, name, "default"))["data"] == {"a": "1", "b": "3"}
 
 
-async def test_a_scale_is_set_for_the_scale_that_was_seen(cluster: AnyCluster) -> None:
+async def test_a_scale_is_set_for_the_scale_that_was_seen(cluster: Kubeconfigs) -> None:
     """Two writers of one replica count do not overwrite each other."""
     async with client_of(cluster) as client:
         name = fresh("web")
@@ -237,7 +237,7 @@ async def test_a_scale_is_set_for_the_scale_that_was_seen(cluster: AnyCluster) -
 
 
 @pytest.mark.trap("KU-08")
-async def test_an_eviction_may_be_refused_by_a_budget(cluster: AnyCluster) -> None:
+async def test_an_eviction_may_be_refused_by_a_budget(cluster: Kubeconfigs) -> None:
     """A budget that allows no disruption now is heard, and the pod stays."""
     async with client_of(cluster) as client:
         name, app = fresh("pod"), fresh("app")
@@ -262,7 +262,7 @@ async def test_an_eviction_may_be_refused_by_a_budget(cluster: AnyCluster) -> No
 
 
 @pytest.mark.trap("KU-07")
-async def test_a_pod_without_a_budget_is_evicted(cluster: AnyCluster) -> None:
+async def test_a_pod_without_a_budget_is_evicted(cluster: Kubeconfigs) -> None:
     """It goes, and a rehearsal before leaves it."""
     async with client_of(cluster) as client:
         name = fresh("pod")
@@ -274,7 +274,7 @@ async def test_a_pod_without_a_budget_is_evicted(cluster: AnyCluster) -> None:
             await client.get(PODS, name, "default")
 
 
-async def test_what_a_persona_may_not_is_known_before_it_is_tried(cluster: AnyCluster) -> None:
+async def test_what_a_persona_may_not_is_known_before_it_is_tried(cluster: Kubeconfigs) -> None:
     """`doctor` asks the server itself, and the server keeps to what it said."""
     patch_nodes, list_nodes = Access("patch", NODES), Access("list", NODES)
     async with client_of(cluster) as admin, client_of(cluster, "reader") as reader:
@@ -285,7 +285,7 @@ async def test_what_a_persona_may_not_is_known_before_it_is_tried(cluster: AnyCl
             await reader.patch(NODES, name_of(seen), CORDON, seen=seen)
 
 
-async def test_a_lease_tells_who_holds_it(cluster: AnyCluster) -> None:
+async def test_a_lease_tells_who_holds_it(cluster: Kubeconfigs) -> None:
     """Read before a node is touched."""
     async with client_of(cluster) as client:
         name = fresh("lease")

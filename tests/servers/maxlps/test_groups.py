@@ -302,7 +302,7 @@ async def test_a_node_that_dps_does_not_reach_is_named(lab: Lab) -> None:
     lab.site.guard.facts = whole
     lab.plant.inject(Fault(FaultKind.NODE_DOWN, "node-046"))
     await lab.second()
-    with pytest.raises(ComponentError, match="node-046: DPS does not know its GPUs' limits"):
+    with pytest.raises(ComponentError, match="node-046: its GPUs' limits are not known"):
         await lab.propose_group("set_group_policy", **CUT)
     shown = await lab.call("dps", "group_nodes", group="label-images")
     assert [("out_of_reach_since" in row, "set_w" in row) for row in shown["nodes"]] == [

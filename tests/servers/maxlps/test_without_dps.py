@@ -22,6 +22,7 @@ from interlock_servers.devices.twin_nvml import NvmlTwin
 from interlock_servers.maxlps.holding import CapHolder
 from interlock_servers.maxlps.node_power import NodePowerClient
 from interlock_servers.maxlps.node_settings import NodePowerSettings
+from interlock_servers.maxlps.safe_values import unsafe_domains
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import ComponentError
 from tests.servers.devices.nodes import Nodes, client_of
@@ -90,6 +91,23 @@ async def test_a_grid_limit_is_met_through_the_nodes_and_shown_by_the_facilitys_
         await lab.second()
         assert lab.plant.site_meter_w <= limit_w
     assert not any(lab.plant.score.below_floor_s.values())
+
+
+async def test_safe_values_that_break_a_budget_are_told_before_they_are_needed(lab: Lab) -> None:
+    """All nodes go there when we are not heard: 490 W of each GPU fit, 700 W do not."""
+    settings = lab.site.settings.maxlps
+    assert isinstance(settings, NodePowerSettings)
+    await lab.call("devices", "list_hosts")
+    assert "safe values" not in lab.says("maxlps")
+    shown = dict.fromkeys(lab.plant.site.node_ids, 8)
+    high = settings.model_copy(update={"safe_w": 700.0})
+    small = settings.entities[3].model_copy(update={"budget_w": 26_000.0})
+    entities = (*settings.entities[:3], small, *settings.entities[4:])
+    async with client_of(nodes_of(lab)) as client:
+        tight = high.model_copy(update={"entities": entities})
+        topology = await NodePowerClient(tight, client, lab.clock).active_topology()
+    assert unsafe_domains(settings, topology, shown) == {}
+    assert set(unsafe_domains(tight, topology, shown)) == {"rack-01"}
 
 
 async def test_the_power_of_a_site_is_what_its_gpus_draw_and_never_zero(lab: Lab) -> None:

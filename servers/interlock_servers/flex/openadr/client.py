@@ -9,8 +9,8 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from datetime import datetime
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 
 from interlock_servers.flex.models import LoadTarget, Reason, RejectedError
+from interlock_servers.flex.openadr.callbacks import LEAST_S, Callbacks
 from interlock_servers.flex.openadr.events import Asked, asked_by, by_priority
 from interlock_servers.flex.openadr.settings import OpenAdrSettings
+from interlock_servers.flex.openadr.subscribing import subscribe
 from interlock_servers.flex.signals import Health
 from interlock_servers.flex.strict_json import JsonObject, parse_object
 from interlock_servers.plant_text import plant_text
@@ -39,6 +41,7 @@ COMPONENT: Final = "openadr"
 PAGE: Final = 50  # the most that a VTN gives at once
 MAX_PAGES: Final = 40
 RENEW_BEFORE_S: Final = 60.0
+SUBSCRIBE_EVERY: Final = timedelta(hours=1)  # a VTN that was restarted may have forgotten us
 
 Take = Callable[[Iterable[LoadTarget]], None]
 Refuse = Callable[[RejectedError, str, str | None, str | None, datetime], None]
@@ -85,14 +88,26 @@ class OpenAdrClient:
         self._certain_at: datetime | None = None
         self._failure: str | None = "it was not asked yet"
         self._poller: asyncio.Task[None] | None = None
+        self._called = asyncio.Event()
+        self.callbacks: Callbacks | None = None
+        if settings.callback is not None:
+            self.callbacks = Callbacks(settings.callback, self._called.set)
+        self.not_subscribed: str | None = "it was not asked yet"
+        self._subscribe_at: datetime | None = None
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to ask.
 
         Raises:
-            InvalidRequestError: the file of authorities cannot be read.
+            InvalidRequestError: the file of authorities cannot be read; the port of the callback is
+                taken.
         """
-        await self._rest.__aenter__()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._rest)
+            if self.callbacks is not None:
+                await stack.enter_async_context(self.callbacks.listening())
+            self._opened = stack.pop_all()
         self._poller = asyncio.create_task(self._poll(), name="openadr-poll")
         return self
 
@@ -107,7 +122,7 @@ class OpenAdrClient:
             self._poller.cancel()
             with suppress(asyncio.CancelledError):
                 await self._poller
-        await self._rest.__aexit__(kind, error, tb)
+        await self._opened.__aexit__(kind, error, tb)
 
     # --- reads ---
 
@@ -154,7 +169,40 @@ class OpenAdrClient:
             except Exception as error:  # whatever a stranger's server says, we ask again
                 log.exception("the VTN could not be understood")
                 self._failed(f"its answer could not be understood: {type(error).__name__}")
-            await self._clock.sleep(self.settings.poll_s)
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Wait for the next round, or for a call, but not for one that comes on the heels."""
+        began = self._clock.now()
+        waits = (
+            asyncio.ensure_future(self._clock.sleep(self.settings.poll_s)),
+            asyncio.ensure_future(self._called.wait()),
+        )
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._called.is_set():
+            await self._clock.sleep(LEAST_S - (self._clock.now() - began).total_seconds())
+        self._called.clear()
+
+    async def _subscribe(self, programs: Iterable[str], now: datetime) -> None:
+        """Have ourselves called, now and once an hour; where that fails we go on asking."""
+        if self.callbacks is None or (self._subscribe_at is not None and now < self._subscribe_at):
+            return
+        self._subscribe_at = now + SUBSCRIBE_EVERY
+
+        async def send(method: str, path: str, status: int, body: JsonObject | None) -> bytes:
+            return _expected(await self._ask(method, path, {}, body), status, path)
+
+        try:
+            await subscribe(self.settings, self.callbacks, programs, list_all=self._all, send=send)
+        except FactoryError as error:
+            self.not_subscribed = str(error)
+            log.warning("the VTN will not call", extra={"why": str(error)})
+        else:
+            self.not_subscribed = None
 
     async def look(self) -> None:
         """Ask once for programs and events, and take in what changed.
@@ -180,6 +228,7 @@ class OpenAdrClient:
         known = {name: self._read(name, event, now) for name, event in found.items()}
         asked = [one.asked for one in known.values() if one is not None and one.asked is not None]
         targets = by_priority(asked)
+        await self._subscribe(programs, now)
         with self._lock:
             self._known = {name: one for name, one in known.items() if one is not None}
             self._targets, self._certain_at, self._failure = targets, now, None

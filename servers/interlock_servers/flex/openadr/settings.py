@@ -1,10 +1,11 @@
 """The settings of OpenADR: which VTN, which programs, and what its words mean here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from interlock_servers.flex.openadr.callbacks import CallbackSettings
 from interlock_servers.transports.mqtt_token import OAuthSettings
 from interlock_servers.transports.rest import encrypted_url
 
@@ -30,7 +31,8 @@ class OpenAdrSettings(BaseModel):
             event that names targets and none of these is not for us.
         simple_levels_w: what the site may draw at the levels 1, 2 and 3 of SIMPLE; a level that
             is not here is refused.
-        poll_s: how often events are asked for.
+        poll_s: how often events are asked for, whether or not the VTN calls.
+        callback: where the VTN may call when something changed; None: we only ask.
         stale_after_s: after so long without a whole answer nothing counts as known.
     """
 
@@ -46,11 +48,21 @@ class OpenAdrSettings(BaseModel):
     simple_levels_w: dict[int, float] = {}
     poll_s: float = Field(default=30.0, ge=5.0, le=900.0)
     stale_after_s: float = Field(default=120.0, ge=10.0, le=3600.0)
+    callback: CallbackSettings | None = None
 
     @field_validator("vtn_url")
     @classmethod
     def _is_encrypted(cls, url: str) -> str:
         return encrypted_url(url)
+
+    @model_validator(mode="after")
+    def _may_subscribe(self) -> Self:
+        """Else a VTN with logins would refuse us, and nobody would know why it never calls."""
+        login = self.login
+        lacks = login is not None and "write_subscriptions" not in login.scope.split()
+        if self.callback is not None and lacks:
+            raise ValueError("callback: the scope of login needs write_subscriptions")
+        return self
 
     @field_validator("simple_levels_w")
     @classmethod
