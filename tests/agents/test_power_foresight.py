@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
+from interlock_agents.hearing import LISTEN_AGAIN_S
 from interlock_agents.power import NOTICE_S, OBSERVE_EVERY_S
-from interlock_agents.power.agent import LISTEN_AGAIN_S
 from interlock_agents.power.wishes import ramp_begins_at
 from interlock_tools.errors import ComponentError
 from tests.agents.scripted import (

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from interlock_agents.own_changes import tagged
 from interlock_agents.power import PowerAgent
 from interlock_agents.power.remembering import MEMORY_S, Ceilings
-from interlock_agents.power.taking_over import purpose_in, tagged
+from interlock_agents.power.taking_over import purpose_in
 from interlock_agents.power.watching import BUDGETS_EVERY_S, FAR, HOLD_S, NEAR
 from interlock_tools.errors import ComponentError
 from tests.agents.scripted import NOW, PLAN, TREE, Rig, change, going_up, grid, metered, planned

@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 
 from interlock_agents.connection import Servers
+from interlock_agents.hearing import Ear
+from interlock_agents.notes import Note, Notebook
+from interlock_agents.patience import Patience
 from interlock_agents.power.declaring import promises_at
 from interlock_agents.power.foreseeing import Outlook
-from interlock_agents.power.notes import Note, Notebook
-from interlock_agents.power.patience import Patience
 from interlock_agents.power.remembering import Ceilings
 from interlock_agents.power.taking_over import own_open
 from interlock_agents.power.watching import Excursion, Watch, unanswered
@@ -34,7 +35,6 @@ from interlock_tools.errors import ComponentError
 
 NAME = "power"
 OBSERVE_EVERY_S = 0.5  # at the latest; a limit that is listened to tells when it moves
-LISTEN_AGAIN_S = 5.0  # after a subscription was lost
 GRID = "flex://limit"
 REHEARSED_NO, AWAITING = "refused", "awaiting_approval"
 
@@ -79,7 +79,7 @@ class PowerAgent:
         self._notes = Notebook(self.clock, self.tell)
         self._patience = Patience()
         self._watch = Watch(self.servers, self.clock, self._notes)
-        self._moved = anyio.Event()
+        self._ear = Ear(self.servers, self.clock, self._notes)
         self._ceilings = Ceilings()
         self._has_taken_over = False
         self._asked_people: set[str] = set()
@@ -96,34 +96,13 @@ class PowerAgent:
         It looks when the grid's limit tells that it moved, and every half second whatever is told.
         """
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._listen)
+            tasks.start_soon(self._ear.listen, "flex", GRID)
             while True:
                 try:
                     await self.step()
                 except ComponentError as error:
                     self._notes.note("trouble", str(error))
-                await self._until_next_look()
-
-    async def _listen(self) -> None:
-        """Hear of the grid's limit; where that is not possible, the looks have to do."""
-        while True:
-            try:
-                await self.servers.listen("flex", GRID, lambda: self._moved.set())
-            except ComponentError as error:
-                self._notes.note("trouble", f"looks instead of listening: {error}", about=GRID)
-            await self.clock.sleep(LISTEN_AGAIN_S)
-
-    async def _until_next_look(self) -> None:
-        async with anyio.create_task_group() as either:
-
-            async def look_anyway() -> None:
-                await self.clock.sleep(OBSERVE_EVERY_S)
-                either.cancel_scope.cancel()
-
-            either.start_soon(look_anyway)
-            await self._moved.wait()
-            either.cancel_scope.cancel()
-        self._moved = anyio.Event()
+                await self._ear.wait(OBSERVE_EVERY_S)
 
     async def step(self) -> None:
         """Look once and take at most one action."""

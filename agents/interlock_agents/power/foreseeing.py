@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from interlock_agents.connection import Servers
-from interlock_agents.power.notes import Notebook
+from interlock_agents.notes import Notebook
 from interlock_agents.power.wishes import Wish, ramp_begins_at, wish_of
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from interlock_agents.connection import Servers
-from interlock_agents.power.notes import Notebook
+from interlock_agents.notes import Notebook
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from interlock_agents.power.taking_over import tagged
+from interlock_agents.own_changes import tagged
 from interlock_agents.power.watching import Excursion
 from interlock_agents.power.wishes import Wish
 
 RESTORE = "restore"  # the purpose of what goes up again
-MOST_CHARS = 500  # of a reason
 
 
 def kilowatts(watts: float | None) -> str:
@@ -33,7 +32,7 @@ def cap_reason(wish: Wish, plan: dict[str, Any]) -> str:
             f"partial: the lowest caps that keep every floor, {kept:.1f} % of the work; at the "
             f"hardest load {missing} would still be missing"
         )
-    return tagged(told, of_grid(wish.limit_w or 0.0), MOST_CHARS)
+    return tagged(told, of_grid(wish.limit_w or 0.0))
 
 
 def excursion_reason(one: Excursion, plan: dict[str, Any]) -> str:
@@ -46,7 +45,7 @@ def excursion_reason(one: Excursion, plan: dict[str, Any]) -> str:
     partial = (
         "" if plan["feasible"] or one.kind == "leak" else "; not all of it, floors forbid more"
     )
-    return tagged(f"{one.why}: {what}{partial}", one.purpose, MOST_CHARS)
+    return tagged(f"{one.why}: {what}{partial}", one.purpose)
 
 
 def raise_reason(plan: dict[str, Any]) -> str:
@@ -54,7 +53,7 @@ def raise_reason(plan: dict[str, Any]) -> str:
     left = plan["steps_left"]
     more = f", {left} more steps follow" if left else ", the last step"
     told = "what asked for these caps has ended; they rise as far as every budget allows at the "
-    return tagged(f"{told}hardest load{more}", RESTORE, MOST_CHARS)
+    return tagged(f"{told}hardest load{more}", RESTORE)
 
 
 def for_people(plan: dict[str, Any]) -> str:

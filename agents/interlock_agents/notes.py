@@ -1,4 +1,4 @@
-"""What the power agent tells people: each thing once, until something else is true of it."""
+"""What an agent tells people: each thing once, until something else is true of it."""
 
 import logging
 from collections.abc import Callable
@@ -34,5 +34,5 @@ class Notebook:
         if self._last.get(subject) == said:
             return
         self._last[subject] = said
-        log.info("the power agent notes", extra={"kind": kind, "change_id": change_id})
+        log.info("an agent notes", extra={"kind": kind, "change_id": change_id})
         self._tell(Note(self._clock.now(), kind, text, change_id))
