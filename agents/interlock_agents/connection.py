@@ -33,9 +33,12 @@ class Servers:
 
         Raises:
             ComponentError: the tool answered with an error; its text is the tool's own. Or there
-                was no answer in time: what was proposed may have been taken.
+                was no answer in time: what was proposed may have been taken. Or there is no such
+                server here.
         """
-        client = self._clients[component]
+        client = self._clients.get(component)
+        if client is None:
+            raise ComponentError(component, tool, "there is no such server here")
         try:
             with calling_tool(tool, client, self._urls.get(component)) as call:
                 result = await client.call_tool(
@@ -73,8 +76,11 @@ class Servers:
             ComponentError: there is no such subscription, or it was lost: what moved since is not
                 told. Look by yourself, and listen again.
         """
+        client = self._clients.get(component)
+        if client is None:
+            raise ComponentError(component, "listen", "there is no such server here")
         try:
-            async with self._clients[component].listen(resource_subscriptions=[uri]) as stream:
+            async with client.listen(resource_subscriptions=[uri]) as stream:
                 moved()
                 async for _ in stream:
                     moved()

@@ -4,7 +4,7 @@ So an agent that was restarted knows its own, and people see what each is for.
 """
 
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any, Final, NamedTuple
 
 from interlock_agents.connection import Servers
@@ -38,7 +38,7 @@ def tag_of(reason: str) -> str | None:
 
 async def open_changes(
     servers: Servers, component: str, operations: Collection[str]
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Each change of these operations that has not ended, newest first, as `get_change` shows it.
 
     Raises:

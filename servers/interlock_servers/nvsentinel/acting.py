@@ -195,15 +195,19 @@ class Ground:
         value: Mapping[str, Any] = self._facts.value(known.SENTINEL, self._cluster)
         return value
 
-    def is_free(self, *, but: str = "") -> None:
+    def is_free(self, *, but: str = "", while_drained_by_us: bool = False) -> None:
         """Nobody holds its maintenance lock, and nothing is being asked for it.
 
-        `but` names a request, as `Kind/name`, that may.
+        `but` names a request, as `Kind/name`, that may; `while_drained_by_us` lets a maintenance
+        of ours be open that asks for the drain alone: what follows is what it was for.
         """
         lease, asked = self.of(known.NODE_LEASE), self.of(known.NODE_REQUESTS)["open"]
         if lease["held"] and lease["by"] != but:
             _no(f"{lease['by']} holds the maintenance lock of {self._node.id}; wait for its end")
-        others = [one for one in asked if one != but.replace("/", " ")]
+        may = {but.replace("/", " ")}
+        if while_drained_by_us:
+            may.update(self.of(known.NODE_REQUESTS)["drained_by_us"])
+        others = [one for one in asked if one not in may]
         if others:
             _no(f"{others[0]} is open for {self._node.id}; wait for its end")
 

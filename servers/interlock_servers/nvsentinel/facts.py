@@ -260,7 +260,11 @@ def lease_value(holder: str | None) -> dict[str, Any]:
 
 def requests_value(found: Iterable[Request]) -> dict[str, Any]:
     """What is being asked for it and has not ended."""
-    return {"open": [f"{one.kind} {one.name}" for one in found if one.outcome is Outcome.OPEN]}
+    found = [one for one in found if one.outcome is Outcome.OPEN]
+    return {
+        "open": [f"{one.kind} {one.name}" for one in found],
+        "drained_by_us": [f"{one.kind} {one.name}" for one in found if _only_drains(one)],
+    }
 
 
 def gpus_value(look: Look) -> dict[str, Any]:
@@ -281,7 +285,7 @@ def request_value(one: Request) -> dict[str, Any]:
     return {
         "node": one.nodes[0] if one.nodes else "",
         "wants": one.wants,
-        "ours": one.change_id is not None and one.name == f"{names.OURS_BEGIN}{one.change_id}",
+        "ours": _is_ours(one),
         "outcome": one.outcome.value,
         "leaving": one.leaving_since is not None,
         "emitted": one.says(names.EMITTED),
@@ -289,6 +293,16 @@ def request_value(one: Request) -> dict[str, Any]:
         "repaired": one.says(names.REPAIRED),
         "uid": one.uid,
     }
+
+
+def _is_ours(one: Request) -> bool:
+    return one.change_id is not None and one.name == f"{names.OURS_BEGIN}{one.change_id}"
+
+
+def _only_drains(one: Request) -> bool:
+    """Whether it is a maintenance of ours that asks for nothing beside the drain."""
+    is_kept = one.kind == names.MAINTENANCE.kind and one.leaving_since is None
+    return is_kept and one.wants == "NONE" and _is_ours(one)
 
 
 def _is_later(one: Request, than: Request) -> bool:

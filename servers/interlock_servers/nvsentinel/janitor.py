@@ -55,7 +55,7 @@ class ResetGpus(AskFor[ResetArguments]):
         ground.runs(names.JANITOR)
         ground.is_not_theirs()
         ground.is_not_released()
-        ground.is_free()
+        ground.is_free(while_drained_by_us=True)
         gpus, drain = ground.of(known.NODE_GPUS), ground.of(known.NODE_DRAIN)
         strange = sorted({*arguments.gpu_ids} - {*gpus["uuids"], *gpus["pci_ids"]})
         if strange:
@@ -147,7 +147,7 @@ class RebootNode(_Reboots):
         """Whichever way it goes, whoever carries it out is there."""
         ground.is_not_theirs()
         ground.is_not_released()
-        ground.is_free()
+        ground.is_free(while_drained_by_us=True)
         if names.MAINTENANCE.kind in ground.sentinel["serves"]:
             ground.runs(names.LIFECYCLE, names.QUARANTINER, names.DRAINER, names.REMEDIATOR)
             ground.runs(names.JANITOR, "janitor-provider")
@@ -199,7 +199,7 @@ class TerminateNode(_Reboots):
         """Nobody is on it or at work on it, and NVSentinel has it."""
         ground.is_not_theirs()
         ground.is_not_released()
-        ground.is_free()
+        ground.is_free(while_drained_by_us=True)
         self.forbid_directly(ground)
 
     def spec(self, arguments: NodeArguments, kind: Kind) -> Json:

@@ -122,7 +122,8 @@ class EndMaintenance(OnNode[EndArguments]):
                 "node_id: the breaker is tripped, and nothing is given back: reset it first"
             )
         if not arguments.even_if_unfinished:
-            ground.is_free(but=f"{names.MAINTENANCE.kind}/{arguments.request_name}")
+            own = f"{names.MAINTENANCE.kind}/{arguments.request_name}"
+            ground.is_free(but=own, while_drained_by_us=True)
 
     async def dry_run(self, arguments: EndArguments) -> DryRun | None:
         """The API server's own rehearsal of the delete."""

@@ -11,6 +11,7 @@ from interlock_servers.nvsentinel.client import NvsentinelClient
 from interlock_servers.nvsentinel.installed import Installed, installed, rules
 from interlock_servers.nvsentinel.models import CordonedBy, Node, Past, Request
 from interlock_servers.nvsentinel.next_step import next_of, stage_of
+from interlock_servers.nvsentinel.resources import offer_resources
 from interlock_servers.nvsentinel.story import lease_view, story
 from interlock_servers.nvsentinel.stuck import Finding, findings
 from interlock_servers.nvsentinel.views import (
@@ -215,6 +216,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             next_cursor=more,
         )
 
+    offer_resources(face, client, nodes=list_nodes)
     return face
 
 

@@ -70,8 +70,14 @@ def node_object(site: SiteSpec, place: int, now: str) -> Json:
             "allocatable": sizes,
             "conditions": [ready(True, now)],
             "addresses": [{"type": "Hostname", "address": node.node_id}],
+            "nodeInfo": booted(node.node_id, now),
         },
     }
+
+
+def booted(node: str, at: str) -> Json:
+    """What a kubelet tells of its machine; the boot id is another one after each boot."""
+    return {"bootID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}/{at}"))}
 
 
 def ready(is_ready: bool, now: str) -> Json:

@@ -21,6 +21,7 @@ from interlock_servers.nvsentinel.twin_objects import (
     JOB,
     PART,
     SERVES,
+    booted,
     pod_object,
     ready,
     running,
@@ -87,6 +88,10 @@ class StandIns:
 
             def change(raw: Json) -> None:
                 set_condition(raw["status"].setdefault("conditions", []), new)
+                if lit:
+                    raw["status"].setdefault("nodeInfo", {}).update(
+                        booted(name, self._cluster.stamp())
+                    )
 
             node = await self._cluster.update(NODES, node, change, by=KUBELET, subresource="status")
 

@@ -1,0 +1,91 @@
+"""Which nodes are ill for one reason, such as a CDU: one reason, one incident."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from interlock_agents.connection import Servers
+from interlock_agents.remediation.catalogue import Remedy
+from interlock_agents.remediation.diagnosing import Diagnosis
+from interlock_tools.errors import ComponentError
+
+COMMON_OF: Final = 3  # nodes of one place with the same fault are no coincidence
+PAGE: Final = 200
+COOLS: Final = "cdu"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One cause and the nodes that it hits.
+
+    Attributes:
+        place: what they share: a CDU, a rack, or the one node itself.
+        is_shared: whether it is more than that node's own.
+    """
+
+    key: str
+    place: str
+    is_shared: bool
+    members: tuple[Diagnosis, ...]
+
+    @property
+    def remedy(self) -> Remedy:
+        """The hardest that a member calls for."""
+        return max(one.remedy for one in self.members)
+
+
+class Places:
+    """What the facility's bus says that a rack hangs on, as far as there is one."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._cools: dict[str, str] = {}
+
+    async def cooling_of(self, rack: str) -> str:
+        """The CDU that cools a rack, else the rack itself."""
+        if rack not in self._cools:
+            try:
+                found = await self._servers.call(
+                    "exchange", "trace_path", id=rack, direction="up", limit=PAGE
+                )
+            except ComponentError:
+                return rack  # no bus, or a silent one: a rack is the smallest shared place
+            kinds = {row["id"]: str(row.get("kind", "")).lower() for row in found["reaches"]}
+            cdus = sorted(name for name, kind in kinds.items() if kind == COOLS)
+            self._cools[rack] = cdus[0] if cdus else rack
+        return self._cools[rack]
+
+
+async def incidents(
+    found: Iterable[Diagnosis],
+    racks: Mapping[str, str | None],
+    places: Places,
+    known: Collection[str] = (),
+) -> list[Incident]:
+    """The diagnoses by their cause; what only cooling explains belongs to whatever cools.
+
+    `known` are the keys of shared ones that have begun: they last as long as one node shows it.
+    """
+    groups: dict[tuple[str, str], list[Diagnosis]] = defaultdict(list)
+    alone: list[Incident] = []
+    for one in found:
+        rack = racks.get(one.node_id)
+        if rack is None:
+            alone.append(_own(one))
+        elif one.remedy is Remedy.COOLING:
+            groups["heat", await places.cooling_of(rack)].append(one)
+        else:
+            groups[" ".join(sorted(one.kinds)), rack].append(one)
+    shared: list[Incident] = []
+    for (what, place), members in groups.items():
+        key = f"{what} at {place}"
+        if len(members) >= COMMON_OF or key in known:
+            shared.append(Incident(key, place, True, tuple(members)))
+        else:
+            alone += map(_own, members)
+    return [*shared, *alone]
+
+
+def _own(one: Diagnosis) -> Incident:
+    return Incident(one.node_id, one.node_id, False, (one,))

@@ -1,0 +1,119 @@
+"""Whether a node may be taken out now: how many are out, who works there, and where that can go."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from interlock_agents.connection import Servers
+
+PAGE: Final = 200
+SHARE: Final = 0.1  # of the fleet, out by our doing at once; the guard stops at a quarter
+# What keeps so many copies running that one may go; a part of anything else stops all of it.
+_REPLACED: Final = ("ReplicaSet/", "StatefulSet/", "Deployment/")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Every node, as `list_nodes` shows it."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def most_out(self) -> int:
+        """How many may be out at once."""
+        return max(1, int(SHARE * len(self.rows)))
+
+    def spares(self) -> list[str]:
+        """Nodes in service on which nobody works."""
+        return sorted(name for name, row in self.rows.items() if _is_spare(row))
+
+
+async def fleet(servers: Servers) -> Fleet:
+    """All nodes now.
+
+    Raises:
+        ComponentError: they are not to be had.
+    """
+    rows: dict[str, Mapping[str, Any]] = {}
+    async for page in servers.pages("nvsentinel", "list_nodes", state="all", limit=PAGE):
+        rows |= {row["node_id"]: row for row in page["nodes"]}
+    return Fleet(rows)
+
+
+@dataclass
+class Room:
+    """Keeps count of what is out, and of the spare nodes that are promised to somebody.
+
+    Attributes:
+        out: nodes that we have taken out, or have asked to, and what each was taken for.
+    """
+
+    servers: Servers
+    out: dict[str, str] = field(default_factory=dict)
+    _with_work: set[str] = field(default_factory=set)
+    _promised: dict[str, str] = field(default_factory=dict)
+
+    def take(self, node_id: str, cause: str, *, with_work: bool, spare: str | None) -> None:
+        """Count a node as out."""
+        self.out[node_id] = cause
+        if with_work:
+            self._with_work.add(node_id)
+        if spare is not None:
+            self._promised[node_id] = spare
+
+    def are_out(self, nodes: Collection[str]) -> None:
+        """Only these are; what was promised to the work of others is taken by now, or free."""
+        self.out = {name: self.out.get(name, name) for name in nodes}
+        self._with_work &= self.out.keys()
+        self._promised = {k: v for k, v in self._promised.items() if k in self.out}
+
+    def is_empty(self, node_id: str) -> None:
+        """Its work has left: the next host may follow."""
+        self._with_work.discard(node_id)
+
+    def why_not(self, cause: str, pods: Collection[Mapping[str, Any]], all_: Fleet) -> str | None:
+        """Why one more node may not go out now; None where it may."""
+        if len(self.out) >= all_.most_out:
+            return f"{len(self.out)} of {len(all_.rows)} nodes are out, which is the most at once"
+        others = sorted(name for name in self._with_work if self.out.get(name) != cause)
+        if pods and others:
+            return f"one host after the other: {others[0]} is first"
+        blocked = sorted(f"{pod['namespace']}/{pod['pod']}" for pod in pods if pod.get("blocked"))
+        if blocked:
+            return f"a disruption budget holds {blocked[0]}"
+        return None
+
+    async def spare_for(self, story: Mapping[str, Any], all_: Fleet) -> str | None:
+        """A node that can take the work of this one; None where none fits.
+
+        Raises:
+            ComponentError: nodes are not to be had.
+        """
+        for name in all_.spares():
+            if name in self._promised.values() or name == story["node_id"] or name in self.out:
+                continue
+            seen = await self.servers.call("nvsentinel", "explain_node", node_id=name, limit=1)
+            fits = seen["gpus"] >= story["gpus"] and not seen["pods"] and seen.get("ready") is True
+            if fits and not seen["faults"] and seen["cordoned_by"] == "nobody":
+                return name
+        return None
+
+
+def gangs(pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The jobs among these pods that stop as a whole where one part goes."""
+    found = {
+        f"{pod['namespace']}/{pod.get('gang') or pod.get('job')}"
+        for pod in pods
+        if pod.get("gang") or not str(pod.get("job") or "").startswith(_REPLACED)
+    }
+    return sorted(found)
+
+
+def _is_spare(row: Mapping[str, Any]) -> bool:
+    return (
+        row["stage"] == "in-service"
+        and row.get("ready") is True
+        and row.get("pods") == 0
+        and not row.get("opted_out")
+        and not row.get("lease")
+    )
