@@ -97,6 +97,8 @@ def next_step(
     if found.remedy is Remedy.REBOOT or not found.gpu_ids or requests.tried("GPUReset"):
         if requests.tried("RebootNode"):
             return Step.HOLD, "it was rebooted, and the fault still shows"
+        if any(row.get("wants") != "NONE" for row in requests.ours):
+            return Step.NOTHING, "its reboot is asked for, and has not begun"
         was_reset = requests.tried("GPUReset")
         return Step.REBOOT, "a reset was not enough" if was_reset else "a reset would not do"
     if not held:

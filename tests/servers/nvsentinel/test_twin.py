@@ -43,7 +43,10 @@ async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path) -> N
         (pod,) = there.twin.cluster.pods_on("node-001")
         assert pod["metadata"]["namespace"] == "aurora"
         assert pod["metadata"]["ownerReferences"][0]["kind"] == "Job"
-        assert len(json.loads(pod["metadata"]["annotations"][names.DEVICES])["devices"][names.GPU]) == 8
+        assert (
+            len(json.loads(pod["metadata"]["annotations"][names.DEVICES])["devices"][names.GPU])
+            == 8
+        )
 
 
 async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path: Path) -> None:
@@ -84,7 +87,9 @@ async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path:
         await there.step()
         assert there.condition("node-001", "Ready")["status"] == "Unknown"  # type: ignore[index]
         assert there.labels("node-001")[names.STATE] == names.REMEDIATED  # though it is dark
-        took_s = await there.until(lambda: there.told(there.only(names.REBOOTS))["NodeReady"][0] == "True")
+        took_s = await there.until(
+            lambda: there.told(there.only(names.REBOOTS))["NodeReady"][0] == "True"
+        )
         assert 50 <= took_s <= 65
         assert there.told(there.only(names.REBOOTS)) == {
             "SignalSent": ("True", "Succeeded"),
@@ -266,5 +271,3 @@ def _running(there: World, node: str) -> list[dict[str, object]]:
         for pod in there.twin.cluster.pods_on(node)
         if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
     ]
-
-
