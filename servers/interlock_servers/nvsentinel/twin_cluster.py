@@ -230,9 +230,7 @@ class Cluster:
             except (ConflictError, NotFoundError):
                 continue  # it changed or went meanwhile: the next step sees how
             except FactoryError as error:
-                log.warning(
-                    "a controller of the twin was refused", extra={"why": str(error), "by": by}
-                )
+                log.warning("a controller of the twin was refused: %s: %s", by, error)
 
     async def _write(self, method: str, path: str, body: Json, by: str) -> Json:
         done = await self.client.connection.write(method, path, {"fieldManager": by}, body)

@@ -136,6 +136,6 @@ def _made(kind: str, done: bool, reason: str, now: str) -> Json:
         "type": kind,
         "status": status,
         "reason": reason,
-        "message": "",
+        "message": f"{kind}: {reason}",
         "lastTransitionTime": now,
     }

@@ -1,6 +1,7 @@
 """NVSentinel's twin on a real API server: the course of a fault, seen from every side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from interlock_servers.nvsentinel.twin_drainer import Mode
 from interlock_servers.nvsentinel.twin_objects import JOB, gpu_uuid
 from interlock_servers.transports.kube.kinds import DEPLOYMENTS, EVENTS, LEASES, NODES, PODS
 from tests.kube.real import why_not
-from tests.servers.nvsentinel.twin_world import World, fatal, healthy, world
+from tests.servers.nvsentinel.twin_world import QUICK, World, fatal, healthy, world
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 SESSION = [
@@ -104,7 +105,7 @@ async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path:
 
 async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path) -> None:
     """The plant's job goes where the scheduler puts its pod."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, timings=replace(QUICK, reboot_s=300.0)) as there:
         there.plant.inject(Fault(FaultKind.GPU_LOST, "node-001/gpu-0", xid=79))
         await there.until(lambda: there.twin.cluster.pods_on("node-006"))
         (pod,) = there.twin.cluster.pods_on("node-006")
@@ -178,10 +179,8 @@ async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path) -> 
     """Thirty seconds of grace, then the node is drained and the pod is elsewhere."""
     async with world(tmp_path, modes=(("*", Mode.IMMEDIATE),)) as there:
         there.twin.report(fatal("node-003"))
-        await there.until(lambda: there.labels("node-003").get(names.STATE) == names.DRAINING)
-        took_s = await there.until(
-            lambda: there.labels("node-003").get(names.STATE) == names.DRAINED
-        )
+        await there.until(lambda: names.DRAINING in there.states["node-003"])
+        took_s = await there.until(lambda: names.DRAINED in there.states["node-003"])
         assert 30 <= took_s <= 40
         await there.until(lambda: len(_running(there, "node-006")) == 1)
 
@@ -207,7 +206,7 @@ async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path) -> None
     async with world(tmp_path, modes=modes) as there:
         there.twin.report(fatal("node-005"))
         took_s = await there.until(
-            lambda: there.labels("node-005").get(names.STATE) == names.DRAINED, within_s=3700
+            lambda: names.DRAINED in there.states["node-005"], within_s=3700
         )
         assert 3600 <= took_s <= 3620
 
