@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import pytest
 from anyio.abc import Process
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -87,6 +88,15 @@ def why_not(*, controllers: bool = False, nodes: int = 0) -> str | None:
     wanted += NODES if nodes else ()
     missing = [name for name in wanted if not os.access(Path(folder) / name, os.X_OK)]
     return f"{VARIABLE} lacks {', '.join(missing)}" if missing else None
+
+
+def real_server_or_skip(*, controllers: bool = False, nodes: int = 0) -> None:
+    """Skip the test, with the reason, where no cluster can be started; where one must, fail."""
+    reason = why_not(controllers=controllers, nodes=nodes)
+    if reason is not None:
+        if os.environ.get("CI") == "true" and os.environ.get(VARIABLE):
+            pytest.fail(f"CI=true, and {reason}")
+        pytest.skip(reason)
 
 
 @asynccontextmanager
@@ -256,7 +266,9 @@ class _Parts:
                             process.check()
                         await anyio.sleep(0.25)
             except TimeoutError:
-                raise ClusterError(f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s") from None
+                raise ClusterError(
+                    f"{count} nodes were not ready in {NODES_TIMEOUT_S:g} s"
+                ) from None
 
     async def _start(self, name: str, *arguments: str) -> "_Program":
         log_path = self._folder / f"{name}-{secrets.token_hex(2)}.log"
@@ -323,7 +335,7 @@ async def _until_ready(http: httpx2.AsyncClient, url: str, program: _Program) ->
 async def _until(condition: Any, program: _Program, what: str) -> None:
     try:
         with anyio.fail_after(START_TIMEOUT_S):
-            while not condition():  # noqa: ASYNC110 (another process sets no event)
+            while not condition():
                 program.check()
                 await anyio.sleep(0.05)
     except TimeoutError:
