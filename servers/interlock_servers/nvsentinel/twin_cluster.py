@@ -203,6 +203,20 @@ class Cluster:
         else:
             mirror.drop(seen)
 
+    async def evict(self, pod: Json) -> None:
+        """Ask for a pod's eviction, and see what became of it.
+
+        Raises:
+            ComponentError: `NOT_NOW`: a budget forbids it now.
+        """
+        about = pod["metadata"]
+        await self.client.evict(about["name"], about["namespace"])
+        self.writes += 1
+        try:
+            self._keep(PODS, await self.client.get(PODS, about["name"], about["namespace"]))
+        except NotFoundError:
+            self.mirrors[PODS].drop(pod)
+
     async def say(self, node: Json, kind: str, reason: str, message: str, *, by: str) -> None:
         """One v1 Event about a node, in the namespace where NVSentinel's are."""
         self._names += 1

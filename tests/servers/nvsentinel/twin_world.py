@@ -16,6 +16,7 @@ from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes
 from interlock_servers.nvsentinel.twin_events import HealthEvent
 from interlock_servers.transports.kube import ClusterSettings, KubeClient
 from interlock_servers.transports.kube.connection import PATCH_TYPES
+from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import NODES, Kind
 from interlock_servers.transports.kube.watching import Watching
 from interlock_tools.clock import ManualClock
@@ -164,8 +165,20 @@ def small_jobs() -> tuple[Job, ...]:
 
 
 @asynccontextmanager
+async def api_server(folder: Path, which: str) -> AsyncIterator[Path]:
+    """A kubeconfig of an empty cluster: a `real` one, or our `embedded` one."""
+    if which == "real":
+        async with running_cluster(folder) as cluster:
+            yield cluster.kubeconfig
+    else:
+        async with EmbeddedKube(folder) as kube:
+            yield kube.kubeconfig()
+
+
+@asynccontextmanager
 async def world(
     folder: Path,
+    which: str = "embedded",
     *,
     nodes: int = 6,
     jobs: tuple[Job, ...] | None = None,
@@ -179,8 +192,8 @@ async def world(
     clock = ManualClock(START)
     jobs = small_jobs() if jobs is None else jobs
     plant = Plant(hall_site(nodes), jobs, seed=1, start=START, load=SteadyLoad(jobs))
-    async with running_cluster(folder) as cluster:
-        settings = ClusterSettings(kubeconfig=cluster.kubeconfig)
+    async with api_server(folder, which) as kubeconfig:
+        settings = ClusterSettings(kubeconfig=kubeconfig)
         async with (
             KubeClient(settings, clock, field_manager="kubectl") as client,
             nvsentinel_on(
