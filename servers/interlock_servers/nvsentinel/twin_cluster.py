@@ -252,7 +252,12 @@ class Cluster:
         return done
 
     def _keep(self, kind: Kind, made: Json) -> None:
-        if kind in self.mirrors:
+        if kind not in self.mirrors:
+            return
+        about = made["metadata"]
+        if "deletionTimestamp" in about and not about.get("finalizers") and kind is not PODS:
+            self.mirrors[kind].drop(made)  # with its last finalizer it is gone
+        else:
             self.mirrors[kind].put(copy.deepcopy(made))
 
     # ── putting the plant there ───────────────────────────────────────────────────────────────

@@ -50,6 +50,7 @@ class World:
         """Let the watch of this test tell what was written up to now."""
         written = max(int(n["metadata"]["resourceVersion"]) for n in self.twin.cluster.all(NODES))
         with anyio.fail_after(WORDS_S):
+            await anyio.sleep(0.001)  # other watches tell too
             while self.heard < written:
                 await anyio.sleep(0.001)
 
