@@ -14,6 +14,7 @@ from interlock_plant.scenario import Scenario, parse_scenario
 from interlock_plant.score import Score
 from interlock_plant.site import Cdu, Feed, Node, Pdu, Rack, SiteSpec, Storage, Ups
 from interlock_plant.site_file import parse_site, shipped_site
+from interlock_plant.storms import xid_storm
 from interlock_plant.swing import MeasuredLoad, SquareLoad
 from interlock_plant.trace import RequestTrace, parse_trace
 
@@ -55,4 +56,5 @@ __all__ = [
     "parse_trace",
     "random_faults",
     "shipped_site",
+    "xid_storm",
 ]

@@ -154,7 +154,8 @@ class Plant(Commands):
         )
         if self._electrical.step_protection(electrical, duration_s) or gpus_shut_off:
             self._relight()
-        if self._lives and self._life.step(
+        lives = self._lives or bool(state.life.left_s.any())  # who was moved or saved must get on
+        if lives and self._life.step(
             state.life, state.second, state.job_work * load_u, duration_s, self._sick()
         ):
             self._bind()

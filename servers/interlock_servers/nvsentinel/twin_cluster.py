@@ -203,6 +203,20 @@ class Cluster:
         else:
             mirror.drop(seen)
 
+    async def evict(self, pod: Json) -> None:
+        """Ask for a pod's eviction, and see what became of it.
+
+        Raises:
+            ComponentError: `NOT_NOW`: a budget forbids it now.
+        """
+        about = pod["metadata"]
+        await self.client.evict(about["name"], about["namespace"])
+        self.writes += 1
+        try:
+            self._keep(PODS, await self.client.get(PODS, about["name"], about["namespace"]))
+        except NotFoundError:
+            self.mirrors[PODS].drop(pod)
+
     async def say(self, node: Json, kind: str, reason: str, message: str, *, by: str) -> None:
         """One v1 Event about a node, in the namespace where NVSentinel's are."""
         self._names += 1
@@ -230,9 +244,7 @@ class Cluster:
             except (ConflictError, NotFoundError):
                 continue  # it changed or went meanwhile: the next step sees how
             except FactoryError as error:
-                log.warning(
-                    "a controller of the twin was refused", extra={"why": str(error), "by": by}
-                )
+                log.warning("a controller of the twin was refused: %s: %s", by, error)
 
     async def _write(self, method: str, path: str, body: Json, by: str) -> Json:
         done = await self.client.connection.write(method, path, {"fieldManager": by}, body)
@@ -240,7 +252,12 @@ class Cluster:
         return done
 
     def _keep(self, kind: Kind, made: Json) -> None:
-        if kind in self.mirrors:
+        if kind not in self.mirrors:
+            return
+        about = made["metadata"]
+        if "deletionTimestamp" in about and not about.get("finalizers") and kind is not PODS:
+            self.mirrors[kind].drop(made)  # with its last finalizer it is gone
+        else:
             self.mirrors[kind].put(copy.deepcopy(made))
 
     # ── putting the plant there ───────────────────────────────────────────────────────────────

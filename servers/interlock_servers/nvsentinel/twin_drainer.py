@@ -131,8 +131,7 @@ class NodeDrainer:
             self._cluster.forget(*key)
             self._cluster.passed(0, *key)  # from now on it counts until the next try
             try:
-                await self._cluster.client.evict(about["name"], about["namespace"])
-                self._cluster.writes += 1
+                await self._cluster.evict(pod)
             except ComponentError as error:
                 if error.code != "NOT_NOW":
                     raise

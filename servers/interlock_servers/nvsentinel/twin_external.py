@@ -46,7 +46,7 @@ class ExternalRemediations:
                 "type": RELEASED,
                 "status": "True",
                 "reason": "Released",
-                "message": "",
+                "message": "the node is the outside's to repair",
                 "lastTransitionTime": self._cluster.stamp(),
             }
             await self._status(raw, {}, new)

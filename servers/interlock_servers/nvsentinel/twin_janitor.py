@@ -245,6 +245,6 @@ def _made(kind: str, status: str, reason: str, now: str, message: str = "") -> J
         "type": kind,
         "status": status,
         "reason": reason,
-        "message": message,
+        "message": message or f"{kind}: {reason}",
         "lastTransitionTime": now,
     }

@@ -6,7 +6,6 @@ A GPU has one name in all of them: a UUID and a PCI address that follow from the
 import json
 import math
 import uuid
-from collections.abc import Iterator
 from typing import Any, Final
 
 from interlock_plant.jobs import Job
@@ -216,11 +215,15 @@ def running(now: str) -> Json:
     }
 
 
-def objects(plant: Plant, now: str) -> Iterator[Json]:
-    """What stands whether or not jobs run: namespaces and nodes."""
-    yield from namespaces(plant)
-    for place in range(len(plant.site.nodes)):
-        yield node_object(plant.site, place, now)
+def crashed(status: Json, now: str) -> Json:
+    """The status of a pod whose process has ended by an error, made from what it was."""
+    conditions = [
+        {**each, "status": "False", "lastTransitionTime": now}
+        if each["type"] in ("ContainersReady", "Ready")
+        else each
+        for each in status.get("conditions", ())
+    ]
+    return {**status, "phase": "Failed", "reason": "Error", "conditions": conditions}
 
 
 def _pod_spec(gpus: int) -> Json:

@@ -16,6 +16,7 @@ from interlock_servers.nvsentinel.twin_cluster import (
     set_condition,
 )
 from interlock_servers.nvsentinel.twin_janitor import BY, NodeLock
+from interlock_servers.nvsentinel.twin_objects import crashed
 from interlock_servers.nvsentinel.twin_provider import Provider
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import JOBS, PODS
@@ -98,7 +99,7 @@ class GpuResets:
             told = json.loads(notes.get(names.DEVICES, "{}")).get("devices", {})
             if is_terminal(pod) or not ids & {uuid for uuids in told.values() for uuid in uuids}:
                 continue
-            status = {**pod["status"], "phase": "Failed", "reason": "Error"}
+            status = crashed(pod["status"], self._cluster.stamp())
             await self._cluster.update(
                 PODS,
                 pod,
@@ -136,6 +137,6 @@ def _made(kind: str, done: bool, reason: str, now: str) -> Json:
         "type": kind,
         "status": status,
         "reason": reason,
-        "message": "",
+        "message": f"{kind}: {reason}",
         "lastTransitionTime": now,
     }

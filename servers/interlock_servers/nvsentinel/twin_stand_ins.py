@@ -22,6 +22,7 @@ from interlock_servers.nvsentinel.twin_objects import (
     PART,
     SERVES,
     booted,
+    crashed,
     pod_object,
     ready,
     running,
@@ -48,6 +49,7 @@ class StandIns:
         self._idle: set[str] = set()  # nodes whose part of a job has no pod
         self._made = 0
         self._busy: set[tuple[str, str]] = set()  # pods that are under way to another state
+        self._counted: set[str] = set()  # budgets that nobody else counts
         self._first = True
 
     async def reconcile(self) -> None:
@@ -160,7 +162,7 @@ class StandIns:
         if node and self._broken().get(node, set()) & set(gpus):
             self._busy.add(key)
             if self._cluster.passed(CRASH_S, "crash", about["uid"]):
-                await self._set_status(pod, {**pod["status"], "phase": "Failed", "reason": "Error"})
+                await self._set_status(pod, crashed(pod["status"], self._cluster.stamp()))
             return
         if node and (pod.get("status") or {}).get("phase") != "Running":
             self._busy.add(key)
@@ -279,6 +281,10 @@ class StandIns:
     async def _count(self, budget: Json) -> None:
         """What a disruption budget allows now."""
         about, spec = budget["metadata"], budget["spec"]
+        uid = about["uid"]
+        if uid not in self._counted and (budget.get("status") or {}).get("observedGeneration"):
+            return  # this cluster counts by itself
+        self._counted.add(uid)
         wanted = spec["selector"]["matchLabels"].get(JOB)
         pods = [
             pod

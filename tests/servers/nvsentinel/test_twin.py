@@ -1,6 +1,7 @@
-"""NVSentinel's twin on a real API server: the course of a fault, seen from every side."""
+"""NVSentinel's twin, on our API server and on a real one: the course of a fault, seen from every side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from interlock_servers.nvsentinel.twin_drainer import Mode
 from interlock_servers.nvsentinel.twin_objects import JOB, gpu_uuid
 from interlock_servers.transports.kube.kinds import DEPLOYMENTS, EVENTS, LEASES, NODES, PODS
 from tests.kube.real import why_not
-from tests.servers.nvsentinel.twin_world import World, fatal, healthy, world
+from tests.servers.nvsentinel.twin_world import QUICK, World, fatal, healthy, world
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+needs_binaries = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = pytest.mark.parametrize(
+    "which", ["embedded", pytest.param("real", marks=needs_binaries)]
+)
 SESSION = [
     None,
     names.QUARANTINED,
@@ -24,9 +28,9 @@ SESSION = [
 ]
 
 
-async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path) -> None:
+async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path, which: str) -> None:
     """Jobs are pods of their tenant, on the nodes whose GPUs they hold."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         node = there.node("node-001")
         assert node["metadata"]["labels"]["nvidia.com/gpu.count"] == "8"
         assert node["metadata"]["labels"]["topology.kubernetes.io/rack"] == "rack-01"
@@ -49,9 +53,9 @@ async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path) -> N
         )
 
 
-async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path: Path) -> None:
+async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path: Path, which: str) -> None:
     """The driver, the condition, the label, the pods, the CR, the lease and the job are one fault."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         plant, twin = there.plant, there.twin
         assert plant.job_work[0] > 0.9
         plant.inject(Fault(FaultKind.GPU_LOST, "node-001/gpu-3", xid=79))
@@ -107,9 +111,9 @@ async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path:
         await there.until(lambda: plant.job_work[0] > 0.9)
 
 
-async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path) -> None:
+async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path, which: str) -> None:
     """The plant's job goes where the scheduler puts its pod."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which, timings=replace(QUICK, reboot_s=300.0)) as there:
         there.plant.inject(Fault(FaultKind.GPU_LOST, "node-001/gpu-0", xid=79))
         await there.until(lambda: there.twin.cluster.pods_on("node-006"))
         (pod,) = there.twin.cluster.pods_on("node-006")
@@ -120,9 +124,9 @@ async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path) -
         assert there.is_cordoned("node-001")
 
 
-async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path) -> None:
+async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path, which: str) -> None:
     """With a pod a GPU, only the pod on the sick one goes; the CR names its UUID."""
-    async with world(tmp_path, gpus_per_pod=1) as there:
+    async with world(tmp_path, which, gpus_per_pod=1) as there:
         assert len(there.twin.cluster.pods_on("node-003")) == 8
         there.plant.inject(Fault(FaultKind.HBM_ERROR, "node-003/gpu-5", xid=48))
         await there.until(lambda: there.twin.cluster.all(names.RESETS))
@@ -146,18 +150,18 @@ async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path)
         assert len(names_there & {f"chat-{n}" for n in range(8)}) == 7  # they never went
 
 
-async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(tmp_path: Path) -> None:
+async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(tmp_path: Path, which: str) -> None:
     """The trap of the empty selector is real here."""
-    async with world(tmp_path, gpus_per_pod=1) as there:
+    async with world(tmp_path, which, gpus_per_pod=1) as there:
         body = {"metadata": {"name": "all"}, "spec": {"nodeName": "node-003", "selector": {}}}
         await there.make(names.RESETS, body)
         await there.until(lambda: not _running(there, "node-003"))
         await there.until(lambda: there.only(names.RESETS)["status"]["phase"] == "Succeeded")
 
 
-async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path) -> None:
+async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path, which: str) -> None:
     """A contained memory error leaves no condition and no cordon."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         there.plant.inject(Fault(FaultKind.HBM_ERROR, "node-003/gpu-5", xid=94))
         await there.let(6)
         (event,) = await there.client.all(EVENTS, namespace="default")
@@ -168,9 +172,9 @@ async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path) -> None
         assert not there.is_cordoned("node-003")
 
 
-async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path) -> None:
+async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path, which: str) -> None:
     """A serving job of one pod cannot be evicted: the drain neither ends nor fails."""
-    async with world(tmp_path, modes=(("*", Mode.IMMEDIATE),)) as there:
+    async with world(tmp_path, which, modes=(("*", Mode.IMMEDIATE),)) as there:
         there.twin.report(fatal("node-005"))
         await there.let(100)
         assert there.labels("node-005")[names.STATE] == names.DRAINING
@@ -179,21 +183,19 @@ async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path) -> Non
         assert not there.twin.cluster.all(names.REBOOTS)
 
 
-async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path) -> None:
+async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path, which: str) -> None:
     """Thirty seconds of grace, then the node is drained and the pod is elsewhere."""
-    async with world(tmp_path, modes=(("*", Mode.IMMEDIATE),)) as there:
+    async with world(tmp_path, which, modes=(("*", Mode.IMMEDIATE),)) as there:
         there.twin.report(fatal("node-003"))
-        await there.until(lambda: there.labels("node-003").get(names.STATE) == names.DRAINING)
-        took_s = await there.until(
-            lambda: there.labels("node-003").get(names.STATE) == names.DRAINED
-        )
+        await there.until(lambda: names.DRAINING in there.states["node-003"])
+        took_s = await there.until(lambda: names.DRAINED in there.states["node-003"])
         assert 30 <= took_s <= 40
         await there.until(lambda: len(_running(there, "node-006")) == 1)
 
 
-async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path) -> None:
+async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path, which: str) -> None:
     """And says so, once, in an event of its own type."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         there.twin.report(fatal("node-001"))
         await there.let(400)
         assert there.labels("node-001")[names.STATE] == names.DRAINING
@@ -206,20 +208,20 @@ async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path) 
         assert "aurora/pretrain-0" in said[0]["message"]
 
 
-async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path) -> None:
+async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path, which: str) -> None:
     """`DeleteAfterTimeout` asks no budget."""
     modes = (("cirrus", Mode.DELETE_AFTER_TIMEOUT),)
-    async with world(tmp_path, modes=modes) as there:
+    async with world(tmp_path, which, modes=modes) as there:
         there.twin.report(fatal("node-005"))
         took_s = await there.until(
-            lambda: there.labels("node-005").get(names.STATE) == names.DRAINED, within_s=3700
+            lambda: names.DRAINED in there.states["node-005"], within_s=3700
         )
         assert 3600 <= took_s <= 3620
 
 
-async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path) -> None:
+async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path, which: str) -> None:
     """What somebody else cordoned is not given back by NVSentinel."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         await there.merge(NODES, "node-006", {"spec": {"unschedulable": True}})
         there.twin.report(fatal("node-006"))
         await there.until(lambda: names.EVENTS in there.notes("node-006"))
@@ -229,9 +231,9 @@ async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path) -> None:
         assert there.is_cordoned("node-006")
 
 
-async def test_a_second_fault_keeps_the_node_until_both_are_well(tmp_path: Path) -> None:
+async def test_a_second_fault_keeps_the_node_until_both_are_well(tmp_path: Path, which: str) -> None:
     """The annotation holds every event that keeps it."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         there.twin.report(fatal("node-006", action="CONTACT_SUPPORT"))
         there.twin.report(fatal("node-006", "GpuNvlinkWatch", action="CONTACT_SUPPORT"))
         await there.until(lambda: there.notes("node-006").get(names.EVENTS, "").count('"id"') == 2)
@@ -243,9 +245,9 @@ async def test_a_second_fault_keeps_the_node_until_both_are_well(tmp_path: Path)
         await there.until(lambda: not there.is_cordoned("node-006"))
 
 
-async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path) -> None:
+async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path, which: str) -> None:
     """The label of people is heeded by the rules."""
-    async with world(tmp_path) as there:
+    async with world(tmp_path, which) as there:
         await there.merge(NODES, "node-006", {"metadata": {"labels": {names.MANAGED: "false"}}})
         there.twin.report(fatal("node-006"))
         await there.let(10)
@@ -253,9 +255,9 @@ async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path) -> None:
         assert not there.is_cordoned("node-006")
 
 
-async def test_monitoring_only_writes_conditions_and_has_no_modules(tmp_path: Path) -> None:
+async def test_monitoring_only_writes_conditions_and_has_no_modules(tmp_path: Path, which: str) -> None:
     """The default install cordons nothing."""
-    async with world(tmp_path, remediation=False) as there:
+    async with world(tmp_path, which, remediation=False) as there:
         there.twin.report(fatal("node-006"))
         await there.let(10)
         assert there.condition("node-006", "GpuMemWatch")["status"] == "True"  # type: ignore[index]

@@ -16,7 +16,9 @@ from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes
 from interlock_servers.nvsentinel.twin_events import HealthEvent
 from interlock_servers.transports.kube import ClusterSettings, KubeClient
 from interlock_servers.transports.kube.connection import PATCH_TYPES
+from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import NODES, Kind
+from interlock_servers.transports.kube.watching import Watching
 from interlock_tools.clock import ManualClock
 from tests.kube.real import running_cluster
 
@@ -35,18 +37,33 @@ class World:
     client: KubeClient
     twin: NvsentinelTwin
     states: dict[str, list[str | None]] = field(default_factory=dict)  # of each node, as they came
+    heard: int = 0  # the newest version of a node that the watch has told
 
     async def step(self) -> None:
         """One second."""
         self.plant.step()
         self.clock.advance(1)
         await self.twin.step()
-        for node in self.twin.cluster.all(NODES):
-            seen = self.states.setdefault(node["metadata"]["name"], [None])
-            state = (node["metadata"].get("labels") or {}).get(names.STATE)
-            if seen[-1] != state:
-                seen.append(state)
-        await anyio.sleep(0)
+        await self._listen()
+
+    async def _listen(self) -> None:
+        """Let the watch of this test tell what was written up to now."""
+        written = max(int(n["metadata"]["resourceVersion"]) for n in self.twin.cluster.all(NODES))
+        with anyio.fail_after(WORDS_S):
+            await anyio.sleep(0.001)  # other watches tell too
+            while self.heard < written:
+                await anyio.sleep(0.001)
+
+    async def watch(self) -> None:
+        """Follow the nodes as anybody can, and note every state that is seen."""
+        async for step in Watching(self.client, NODES).steps():
+            for node in step.objects:
+                about = node["metadata"]
+                self.heard = max(self.heard, int(about["resourceVersion"]))
+                seen = self.states.setdefault(about["name"], [None])
+                state = (about.get("labels") or {}).get(names.STATE)
+                if seen[-1] != state:
+                    seen.append(state)
 
     async def let(self, seconds: int) -> None:
         """Some seconds pass."""
@@ -156,8 +173,20 @@ def small_jobs() -> tuple[Job, ...]:
 
 
 @asynccontextmanager
+async def api_server(folder: Path, which: str) -> AsyncIterator[Path]:
+    """A kubeconfig of an empty cluster: a `real` one, or our `embedded` one."""
+    if which == "real":
+        async with running_cluster(folder) as cluster:
+            yield cluster.kubeconfig
+    else:
+        async with EmbeddedKube(folder) as kube:
+            yield kube.kubeconfig()
+
+
+@asynccontextmanager
 async def world(
     folder: Path,
+    which: str = "embedded",
     *,
     nodes: int = 6,
     jobs: tuple[Job, ...] | None = None,
@@ -171,8 +200,8 @@ async def world(
     clock = ManualClock(START)
     jobs = small_jobs() if jobs is None else jobs
     plant = Plant(hall_site(nodes), jobs, seed=1, start=START, load=SteadyLoad(jobs))
-    async with running_cluster(folder) as cluster:
-        settings = ClusterSettings(kubeconfig=cluster.kubeconfig)
+    async with api_server(folder, which) as kubeconfig:
+        settings = ClusterSettings(kubeconfig=kubeconfig)
         async with (
             KubeClient(settings, clock, field_manager="kubectl") as client,
             nvsentinel_on(
@@ -186,8 +215,11 @@ async def world(
             ) as twin,
         ):
             found = World(plant, clock, client, twin)
-            await found.let(2)
-            yield found
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(found.watch)
+                await found.let(2)
+                yield found
+                watching.cancel_scope.cancel()
 
 
 def fatal(
