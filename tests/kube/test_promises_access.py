@@ -107,7 +107,7 @@ async def test_a_role_lets_do_what_it_says_where_it_is_and_no_more(kube: Kube) -
             "apiGroups": [""],
             "resources": ["configmaps"],
             "resourceNames": ["mine"],
-            "verbs": ["get"],
+            "verbs": ["get", "list", "watch"],
         },
         {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"]},
     )
@@ -130,6 +130,11 @@ async def test_a_role_lets_do_what_it_says_where_it_is_and_no_more(kube: Kube) -
         ):
             refused(await nobody.get(path), 403, "Forbidden")
         assert (await nobody.get(kube.at("deployments", "d", "scale"))).status_code == 200
+        narrowed = {"fieldSelector": "metadata.name=mine"}
+        listed = body(await nobody.get(kube.at("configmaps"), params=narrowed))
+        assert [one["metadata"]["name"] for one in listed["items"]] == ["mine"]
+        wider = {"fieldSelector": "metadata.name!=other"}
+        refused(await nobody.get(kube.at("configmaps"), params=wider), 403, "Forbidden")
         refused(await nobody.delete(kube.at("configmaps", "mine")), 403, "Forbidden")
 
 

@@ -1,4 +1,4 @@
-"""One API server of each kind for the folder, with NVSentinel's definitions; each test begins empty."""
+"""An API server of each kind for the folder, with NVSentinel's definitions; tests begin empty."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

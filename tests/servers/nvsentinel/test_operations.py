@@ -11,6 +11,7 @@ from interlock_servers.nvsentinel import names
 from interlock_tools.change import Change, ChangeState
 from interlock_tools.errors import InvalidRequestError
 from tests.servers.nvsentinel.rig import Rig, rig_on
+from tests.servers.nvsentinel.scenes import ended
 from tests.servers.nvsentinel.world import (
     CONFIG,
     DEPLOYMENTS,
@@ -57,8 +58,8 @@ async def test_a_maintenance_is_asked_for_held_and_ended(rig: Rig) -> None:
     emitted = [condition(names.EMITTED, "True", "Emitted")]
     await rig.world.says("MaintenanceRequest", name_of(change), {"conditions": emitted})
     await rig.world.quarantine("n-1", PLANNED)
-    ended = await rig.ended(change)
-    assert ended.state is ChangeState.SUCCEEDED, ended.sentence()
+    row = await rig.ended(change)
+    assert row.state is ChangeState.SUCCEEDED, row.sentence()
 
     end = await rig.begun("end_maintenance", node_id="n-1", request_name=name_of(change))
     gone = await rig.world.http.get(f"{PATHS['MaintenanceRequest']}/{name_of(change)}")
@@ -72,8 +73,8 @@ async def test_a_maintenance_that_does_not_take_hold_is_taken_back(rig: Rig) -> 
     """A request that nobody takes up must not cordon the node some day."""
     change = await rig.begun("request_maintenance", node_id="n-1")
     rig.clock.ahead += PAST_ANY_DEADLINE
-    ended = await rig.ended(change)
-    assert ended.state is ChangeState.COMPENSATED, ended.sentence()
+    row = await rig.ended(change)
+    assert row.state is ChangeState.COMPENSATED, row.sentence()
     gone = await rig.world.http.get(f"{PATHS['MaintenanceRequest']}/{name_of(change)}")
     assert gone.status_code == 404
 
@@ -130,7 +131,9 @@ async def test_somebody_elses_cordon_is_left_alone(
 @pytest.mark.parametrize("tool", ["request_maintenance", "reboot_node", "opt_out"])
 async def test_a_lease_without_a_holder_and_without_an_end_is_held(rig: Rig, tool: str) -> None:
     """The janitor writes an owner and nothing else: there is a lock as long as the lease exists."""
-    await rig.world.lease("n-1", "RebootNode", "maintenance-n-1")
+    await rig.world.request("RebootNode", "maintenance-n-1", {"nodeName": "n-1", "force": False})
+    made = await rig.world.says("RebootNode", "maintenance-n-1", ended("NodeReady"))
+    await rig.world.lease("n-1", "RebootNode", "maintenance-n-1", made["metadata"]["uid"])
     more: dict[str, Any] = {"expires_in_s": 3600.0} if tool == "opt_out" else {}
     with pytest.raises(InvalidRequestError, match=r"RebootNode/maintenance-n-1 holds"):
         await rig.propose(tool, node_id="n-1", **more)
@@ -177,8 +180,8 @@ async def test_a_controller_that_cordons_again_makes_it_failed(rig: Rig) -> None
     change = await rig.begun("cancel_quarantine", node_id="n-1")
     await rig.world.quarantine("n-1", health_event())
     rig.clock.ahead += PAST_ANY_DEADLINE
-    ended = await rig.ended(change)
-    assert ended.state is ChangeState.FAILED, ended.sentence()
+    row = await rig.ended(change)
+    assert row.state is ChangeState.FAILED, row.sentence()
 
 
 @pytest.mark.trap("NS-12")

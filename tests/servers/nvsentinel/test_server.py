@@ -20,7 +20,7 @@ from interlock_tools.identity import Target
 from tests.kube.real import running_cluster, why_not
 from tests.servers.nvsentinel.rig import Rig, rig_on
 from tests.servers.nvsentinel.scenes import EXAMPLES, set_up
-from tests.servers.nvsentinel.world import GPU_A, World, condition, health_event
+from tests.servers.nvsentinel.world import GPU_A, PATHS, World, condition, health_event
 from tests.servers.waiting import until
 
 XID = "SysLogsXIDError"
@@ -122,7 +122,8 @@ async def test_text_of_the_plant_is_fenced_wherever_it_is_shown(
 async def test_one_node_is_explained(world: World, tmp_path: Path) -> None:
     """Faults, events, whose cordon, lease, requests, and whom a drain would meet."""
     await furnished(world)
-    await world.lease("n-1", "RebootNode", "r-n-1")
+    made = await world.get(f"{PATHS['RebootNode']}/r-n-1")
+    await world.lease("n-1", "RebootNode", "r-n-1", made["metadata"]["uid"])
     selector = {"matchLabels": {"app": "train"}}
     body = {
         "kind": "PodDisruptionBudget",

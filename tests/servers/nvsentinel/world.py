@@ -200,7 +200,7 @@ class World:
             )
         )
 
-    async def lease(self, node: str, kind: str, name: str, uid: str = "u-1") -> Json:
+    async def lease(self, node: str, kind: str, name: str, uid: str) -> Json:
         """The maintenance lock as upstream writes it: an owner, and nothing else."""
         owner = {"apiVersion": "janitor.dgxc.nvidia.com/v1alpha1", "kind": kind, "name": name}
         about = {"name": node, "ownerReferences": [{**owner, "uid": uid}]}

@@ -77,9 +77,8 @@ class Answers:
             return self._about(path.rstrip("/"))
         verb = requests.verb_of(request.method, asked, query)
         what = f"{asked.plural}/{asked.subresource}".rstrip("/")
-        self._parts.access.check(
-            user, Attributes(verb, asked.group, what, asked.namespace, asked.name)
-        )
+        name = requests.name_of(asked, query)
+        self._parts.access.check(user, Attributes(verb, asked.group, what, asked.namespace, name))
         resource = self._registry.find(asked.group, asked.version, asked.plural)
         if resource is None:
             if self._registry.resources(asked.group, asked.version) is None:

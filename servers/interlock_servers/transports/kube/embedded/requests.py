@@ -69,6 +69,18 @@ def verb_of(method: str, asked: Asked, query: QueryParams) -> str:
     return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(method, method.lower())
 
 
+def name_of(asked: Asked, query: QueryParams) -> str:
+    """The name that RBAC is asked about: a collection narrowed to one name is about that one."""
+    if asked.name:
+        return asked.name
+    names = [
+        part.partition("=")[2].lstrip("=").strip()
+        for part in query.get("fieldSelector", "").split(",")
+        if part.strip().startswith("metadata.name=")
+    ]
+    return names[0] if len(names) == 1 else ""
+
+
 @dataclass(frozen=True)
 class WriteOptions:
     """How a write is to be done."""
