@@ -8,6 +8,7 @@ from interlock_tools.change import Change
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ConflictError
 from interlock_tools.identity import Principal, PrincipalKind
+from interlock_tools.operation import Effect
 
 LOOK_EVERY_S = 1.0
 THINKS_S = 4.0
@@ -24,8 +25,8 @@ COLLEAGUE = OPERATOR.model_copy(update={"id": "person:second-operator"})
 class OperatorPersona:
     """An operator who approves what `approves` says, after a moment, and leaves the rest alone.
 
-    Where the grid's target names no feeds, or has no end, policy asks for one more: then a
-    colleague looks too, and votes as the operator does.
+    Where the grid's target names no feeds, or has no end, or work is interrupted, policy asks for
+    one more: then a colleague looks too, and votes as the operator does.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class OperatorPersona:
 
 
 async def colleague_approves(approvals: Approvals, change: Change) -> None:
-    """The yes of a second operator, where what a target leaves out takes one."""
+    """The yes of a second operator, where what a target leaves out or what stops takes one."""
     reach = change.blast_radius
-    if reach is not None and (reach.all_feeds or reach.open_ended):
+    wide = reach is not None and (reach.all_feeds or reach.open_ended)
+    if wide or change.effect is Effect.DISRUPTIVE:
         await _approve(approvals, COLLEAGUE, change)
 
 

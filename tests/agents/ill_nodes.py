@@ -77,9 +77,9 @@ class IllNodes:
         self.servers = ScriptedServers(
             sentinel_status=lambda asked: self.status,
             list_rules=lambda asked: {"rules": self.rules},
-            list_nodes=self._list_nodes,
+            list_node_health=self._list_nodes,
             explain_node=lambda asked: self._story(asked["node_id"]),
-            list_requests=self._list_requests,
+            list_remediations=self._list_requests,
             trace_path=self._trace,
             list_changes=lambda asked: {"changes": self._latest()},
             get_change=lambda asked: self.changes[asked["change_id"]],

@@ -8,9 +8,9 @@ from tests.agents.ill_nodes import FAULT_RULE, HOT, OPERATIONS, UUID, IllNodes, 
 
 READS = {
     "sentinel_status",
-    "list_nodes",
+    "list_node_health",
     "list_rules",
-    "list_requests",
+    "list_remediations",
     "explain_node",
     "trace_path",
     "get_change",

@@ -16,7 +16,6 @@ from interlock_agents.connection import Servers
 from interlock_agents.hearing import Ear
 from interlock_agents.notes import Note, Notebook
 from interlock_agents.patience import Patience
-from interlock_agents.remediation.catalogue import Remedy
 from interlock_agents.remediation.causes import Incident, Places, incidents
 from interlock_agents.remediation.deciding import (
     MAINTENANCE,
@@ -44,7 +43,8 @@ NAME: Final = "remediation"
 OBSERVE_EVERY_S: Final = 2.0  # at the latest; the faults that are listened to tell when they move
 FAULTS: Final = "nvsentinel://faults"
 PAGE: Final = 200
-MOST_AN_HOUR: Final = 24  # nodes taken out; the policy stops an agent at thirty changes
+MOST_AN_HOUR: Final = 28  # changes; the policy stops an agent at thirty, with nodes out or not
+TO_RETURN: Final = 3  # changes that one node takes: drain, reset, return
 HOUR: Final = timedelta(hours=1)
 HEAT_SPREADS_S: Final = 60.0  # the nodes of one CDU get hot within half a minute of each other
 DARK_S: Final = 300.0  # a node that starts anew is not ready for minutes
@@ -81,7 +81,7 @@ class RemediationAgent:
         self._sights: dict[str, _Sight] = {}
         self._since: dict[str, datetime] = {}
         self._gpus: dict[str, int] = {}
-        self._taken_at: deque[datetime] = deque()
+        self._made_at: deque[datetime] = deque()
         self._incidents: set[str] = set()
         self._has_taken_over = False
         self._fleet: Fleet | None = None
@@ -116,15 +116,14 @@ class RemediationAgent:
         if not rows:
             self._sights.clear()
             self._since.clear()
+            self._over(set())
             return
         await self._count_out()
         mine = await self._look(rows, status)
         found = [one.found for one in mine.values() if one.found is not None]
         racks = {name: one.story.get("rack") for name, one in mine.items()}
         now_there = await incidents(found, racks, self._places, self._incidents)
-        for over in self._incidents - {one.key for one in now_there}:
-            self._notes.note("over", f"{over}: no node shows it any more", about=over)
-            self._incidents.discard(over)
+        self._over({one.key for one in now_there})
         for incident in now_there:
             await self._handle(incident, mine)
         for name, one in mine.items():
@@ -148,7 +147,7 @@ class RemediationAgent:
     async def _rows(self) -> tuple[dict[str, Mapping[str, Any]], Mapping[str, Any]]:
         rows: dict[str, Mapping[str, Any]] = {}
         last: Mapping[str, Any] = {}
-        async for page in self.servers.pages("nvsentinel", "list_nodes", limit=PAGE):
+        async for page in self.servers.pages("nvsentinel", "list_node_health", limit=PAGE):
             rows |= {row["node_id"]: row for row in page["nodes"]}
             last = page
         return rows, last
@@ -157,7 +156,7 @@ class RemediationAgent:
         """Which nodes are out by our doing: held by a maintenance of ours, or about to be."""
         out = {o.node_id for o in self._open.values() if o.step in {Step.DRAIN, Step.REBOOT}}
         async for page in self.servers.pages(
-            "nvsentinel", "list_requests", kind=MAINTENANCE, open_only=True, limit=PAGE
+            "nvsentinel", "list_remediations", kind=MAINTENANCE, open_only=True, limit=PAGE
         ):
             for row in page["requests"]:
                 if row.get("change_id") is not None:
@@ -224,7 +223,7 @@ class RemediationAgent:
         if incident.is_shared and incident.key not in self._incidents:
             self._incidents.add(incident.key)
             self._notes.note("incident", _told(incident), about=incident.key)
-        if incident.remedy is Remedy.COOLING and (incident.is_shared or self._is_new(incident)):
+        if incident.is_hot and (incident.is_shared or self._is_new(incident)):
             return  # said once, for all its nodes
         for one in incident.members:
             if not incident.is_shared:
@@ -232,6 +231,12 @@ class RemediationAgent:
                 self._notes.note("observed", text, about=f"seen {one.node_id}")
             cause = incident.key if incident.is_shared else one.node_id
             await self._advance(one.node_id, mine[one.node_id], cause)
+
+    def _over(self, there: set[str]) -> None:
+        """Tell which of the incidents are not there any more."""
+        for key in sorted(self._incidents - there):
+            self._notes.note("over", f"{key}: no node of it is ill any more", about=key)
+            self._incidents.discard(key)
 
     def _is_new(self, incident: Incident) -> bool:
         """Whether heat that shows at one node may still turn out to be its neighbours' too."""
@@ -262,14 +267,13 @@ class RemediationAgent:
             Step.DRAIN,
             Step.REBOOT,
         }:
-            self._taken_at.append(now)
             self._room.take(name, cause, with_work=bool(sight.story["pods"]), spare=spare)
 
     async def _asked(self, name: str, now: datetime) -> Asked:
         rows = [
             row
             async for page in self.servers.pages(
-                "nvsentinel", "list_requests", node_id=name, limit=PAGE
+                "nvsentinel", "list_remediations", node_id=name, limit=PAGE
             )
             for row in page["requests"]
         ]
@@ -279,10 +283,11 @@ class RemediationAgent:
         self, story: Mapping[str, Any], cause: str
     ) -> tuple[str | None, str | None]:
         """Why the node may not go out now, and the node that is free for its work."""
-        while self._taken_at and self.clock.now() - self._taken_at[0] > HOUR:
-            self._taken_at.popleft()
-        if len(self._taken_at) >= MOST_AN_HOUR:
-            return f"{MOST_AN_HOUR} nodes were taken out within an hour: people look first", None
+        while self._made_at and self.clock.now() - self._made_at[0] > HOUR:
+            self._made_at.popleft()
+        if len(self._made_at) + TO_RETURN * (len(self._room.out) + 1) > MOST_AN_HOUR:
+            made = f"{len(self._made_at)} changes within an hour"
+            return f"{made}: what is left of {MOST_AN_HOUR} is for the nodes that are out", None
         if self._fleet is None:
             self._fleet = await fleet(self.servers)
         no = self._room.why_not(cause, story["pods"], self._fleet)
@@ -322,6 +327,7 @@ class RemediationAgent:
             text = f"{change.node_id}: no {change.step} can be proposed, people have to: {error}"
             self._notes.note("not possible", text, about=change.node_id)
             return False
+        self._made_at.append(now)
         change.change_id = made["change_id"]
         self._open[change.node_id] = change
         text = f"{change.node_id}: {tool}: {made['state']}"
@@ -382,11 +388,11 @@ def _arguments(step: Step, name: str, found: Diagnosis | None, requests: Asked) 
 
 def _told(incident: Incident) -> str:
     first = incident.members[0]
-    if incident.remedy is Remedy.COOLING:
+    if incident.is_hot:
         return (
             f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}: "
-            "nothing that is done to a node helps; people look at the cooling, and its nodes come "
-            "back by themselves"
+            "nothing that is done to a node helps, people look at the cooling; what is still ill "
+            "once it is cool is brought back then"
         )
     names = ", ".join(one.node_id for one in incident.members)
     return f"{len(incident.members)} nodes of {incident.place} show {first.evidence}: {names}"

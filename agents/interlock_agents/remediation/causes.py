@@ -1,18 +1,18 @@
 """Which nodes are ill for one reason, such as a CDU: one reason, one incident."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from interlock_agents.connection import Servers
-from interlock_agents.remediation.catalogue import Remedy
 from interlock_agents.remediation.diagnosing import Diagnosis
 from interlock_tools.errors import ComponentError
 
 COMMON_OF: Final = 3  # nodes of one place with the same fault are no coincidence
 PAGE: Final = 200
 COOLS: Final = "cdu"
+HEAT: Final = "heat"
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Incident:
     members: tuple[Diagnosis, ...]
 
     @property
-    def remedy(self) -> Remedy:
-        """The hardest that a member calls for."""
-        return max(one.remedy for one in self.members)
+    def is_hot(self) -> bool:
+        """Whether a member is hot now: nothing that is done to a node helps that."""
+        return any(one.is_hot for one in self.members)
 
 
 class Places:
@@ -63,18 +63,26 @@ async def incidents(
     places: Places,
     known: Collection[str] = (),
 ) -> list[Incident]:
-    """The diagnoses by their cause; what only cooling explains belongs to whatever cools.
+    """The diagnoses by their cause; where it is too hot, everything belongs to whatever cools.
 
-    `known` are the keys of shared ones that have begun: they last as long as one node shows it.
+    `known` are the keys of shared ones that have begun: they last as long as one node is ill, for
+    GPUs that got too hot do not all come back with the cooling.
     """
+    found = list(found)
+    cools = {rack: rack for rack in racks.values() if rack is not None}
+    if any(one.is_hot for one in found) or any(key.startswith(HEAT) for key in known):
+        cools = {rack: await places.cooling_of(rack) for rack in cools}
+    hot = Counter(cools[rack] for one in found if one.is_hot and (rack := racks[one.node_id]))
+    too_hot = {place for place in cools.values() if f"{HEAT} at {place}" in known}
+    too_hot |= {place for place, nodes in hot.items() if nodes >= COMMON_OF}
     groups: dict[tuple[str, str], list[Diagnosis]] = defaultdict(list)
     alone: list[Incident] = []
     for one in found:
         rack = racks.get(one.node_id)
         if rack is None:
             alone.append(_own(one))
-        elif one.remedy is Remedy.COOLING:
-            groups["heat", await places.cooling_of(rack)].append(one)
+        elif cools[rack] in too_hot:
+            groups[HEAT, cools[rack]].append(one)
         else:
             groups[" ".join(sorted(one.kinds)), rack].append(one)
     shared: list[Incident] = []

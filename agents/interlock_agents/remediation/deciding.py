@@ -33,7 +33,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for a node, as `list_requests` shows it.
+    """What was asked for a node, as `list_remediations` shows it.
 
     Attributes:
         ours: our maintenances that last, oldest first.

@@ -30,7 +30,7 @@ class Diagnosis:
         evidence: why, in our words, codes and checks only.
         kinds: the codes and checks, to compare nodes by.
         gpu_ids: UUIDs that the faults name; empty where not all could be read.
-        checks: the conditions that show a fault.
+        is_hot: whether one of them is heat.
     """
 
     node_id: str
@@ -38,7 +38,7 @@ class Diagnosis:
     evidence: str
     kinds: frozenset[str]
     gpu_ids: tuple[str, ...]
-    checks: frozenset[str]
+    is_hot: bool
 
 
 def diagnose(story: Mapping[str, Any]) -> Diagnosis | None:
@@ -59,7 +59,7 @@ def diagnose(story: Mapping[str, Any]) -> Diagnosis | None:
         evidence=", ".join(told),
         kinds=frozenset(kind for kind, _ in calls),
         gpu_ids=tuple(named[:MOST_GPUS]) if whole else (),
-        checks=frozenset(fault["check"] for fault in faults),
+        is_hot=any(call.remedy is Remedy.COOLING for _, call in calls),
     )
 
 

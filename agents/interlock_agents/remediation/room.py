@@ -14,7 +14,7 @@ _REPLACED: Final = ("ReplicaSet/", "StatefulSet/", "Deployment/")
 
 @dataclass(frozen=True)
 class Fleet:
-    """Every node, as `list_nodes` shows it."""
+    """Every node, as `list_node_health` shows it."""
 
     rows: Mapping[str, Mapping[str, Any]]
 
@@ -35,7 +35,7 @@ async def fleet(servers: Servers) -> Fleet:
         ComponentError: they are not to be had.
     """
     rows: dict[str, Mapping[str, Any]] = {}
-    async for page in servers.pages("nvsentinel", "list_nodes", state="all", limit=PAGE):
+    async for page in servers.pages("nvsentinel", "list_node_health", state="all", limit=PAGE):
         rows |= {row["node_id"]: row for row in page["nodes"]}
     return Fleet(rows)
 

@@ -5,7 +5,6 @@ serving floor and no budget is broken meanwhile, and all of it can be proved fro
 """
 
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -21,6 +20,7 @@ from interlock_agents.connection import Servers, connect
 from interlock_agents.power import Note, PowerAgent
 from interlock_evals.factory import Factory, running_factory
 from interlock_evals.personas import OperatorPersona
+from interlock_evals.scenarios.proving import prove
 from interlock_evals.traces import load_trace
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.serving import Served, agent_principal, serve_http
@@ -136,7 +136,9 @@ async def run_grid_cut(
         tasks.start_soon(persona or _shift_operator, served)
         story = _Story(factory, served, hands, times, watch, outcome)
         await story.run()
-        await _prove(served, folder, outcome)
+        proof = await prove(served, folder)
+        outcome.ledger_size, outcome.ledger_root = proof.size, proof.root
+        outcome.ledger_verified, outcome.ledger_says = proof.verified, proof.says
         tasks.cancel_scope.cancel()
     return outcome
 
@@ -293,25 +295,3 @@ async def _until_ready(viewer: Servers) -> None:
 
 def _known(site: dict[str, Any]) -> bool:
     return site.get("power_w") is not None and all("power_w" in m for m in site["below"])
-
-
-async def _prove(served: Served, folder: Path, outcome: Outcome) -> None:
-    """Export the ledger and let the stand-alone verifier, in a process of its own, judge it."""
-    ledger = served.site.ledger
-    export, key = folder / "ledger.jsonl", folder / "ledger.vkey"
-    key.write_text(served.site.ledger_key + "\n", "utf-8")
-
-    def settle() -> tuple[int, bytes]:
-        ledger.flush()
-        ledger.checkpoint()
-        ledger.export(export)
-        return ledger.size_and_root()
-
-    size, root = await anyio.to_thread.run_sync(settle)
-    outcome.ledger_size, outcome.ledger_root = size, root.hex()
-    verifier = [sys.executable, "-m", "interlock_guardrails.ledger.verify"]
-    ran = await anyio.run_process(
-        [*verifier, str(export), "--key", served.site.ledger_key], check=False
-    )
-    outcome.ledger_verified = ran.returncode == 0
-    outcome.ledger_says = (ran.stdout or ran.stderr).decode().strip()

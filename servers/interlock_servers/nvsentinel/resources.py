@@ -18,7 +18,7 @@ LOOK_EVERY_S: Final = 0.1  # a second is all that may pass to a proposal; a look
 def offer_resources(
     face: Face, client: NvsentinelClient, *, nodes: Callable[..., Awaitable[Page]]
 ) -> None:
-    """Offer it; `nodes` reads what list_nodes shows."""
+    """Offer it; `nodes` reads what list_node_health shows."""
     seen: dict[Key, object] = {}
     moves = 0
 
@@ -41,7 +41,7 @@ def offer_resources(
 
     @face.resource(FAULTS, marks=marks, every_s=LOOK_EVERY_S)
     async def faults() -> Page:
-        """Nodes that need a look, as list_nodes shows them; it tells when one moves."""
+        """Nodes that need a look, as list_node_health shows them; it tells when one moves."""
         return await nodes(limit=MAX_LIMIT)
 
 

@@ -216,7 +216,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             next_cursor=more,
         )
 
-    offer_resources(face, client, nodes=list_nodes)
+    offer_resources(face, client, nodes=list_node_health)
     return face
 
 
