@@ -81,6 +81,7 @@ class IllNodes:
             explain_node=lambda asked: self._story(asked["node_id"]),
             list_remediations=self._list_requests,
             trace_path=self._trace,
+            list_points=self._points,
             list_changes=lambda asked: {"changes": self._latest()},
             get_change=lambda asked: self.changes[asked["change_id"]],
             **{tool: self._taker(tool) for tool in OPERATIONS},
@@ -207,7 +208,13 @@ class IllNodes:
     def _trace(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self.cdus is None:
             raise ComponentError("exchange", "trace_path", "there is no such server here")
-        return {"reaches": [{"id": self.cdus[asked["id"]], "kind": "CDU"}]}
+        return {"reaches": [{"id": self.cdus[asked["id"]], "kind": "equipment"}]}
+
+    def _points(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked["object_id"]
+        if name not in (self.cdus or {}).values():
+            return {"points": []}
+        return {"points": [{"key": f"CDU/LiquidFlow/s/{name}/flow", "value": 0.0, "unit": "l/min"}]}
 
     def _latest(self) -> list[dict[str, Any]]:
         return [self.changes[key] for key in sorted(self.changes, reverse=True)]

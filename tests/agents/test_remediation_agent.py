@@ -13,6 +13,7 @@ READS = {
     "list_remediations",
     "explain_node",
     "trace_path",
+    "list_points",
     "get_change",
     "list_changes",
 }
@@ -329,6 +330,7 @@ async def test_a_cdu_that_fails_is_one_note_and_no_proposal() -> None:
     assert site.proposed() == []
     (told,) = site.told("incident")
     assert told.startswith("cdu-1 does not cool")
+    assert "its flow reads 0 l/min" in told
     assert [note.kind for note in site.notes] == ["incident"]
     for name in names:
         site.is_well(name)

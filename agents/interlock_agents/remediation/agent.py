@@ -222,7 +222,8 @@ class RemediationAgent:
         """One chain for one cause: its nodes in order, as many at once as there is room for."""
         if incident.is_shared and incident.key not in self._incidents:
             self._incidents.add(incident.key)
-            self._notes.note("incident", _told(incident), about=incident.key)
+            flow = await self._places.flow_of(incident.place) if incident.is_hot else ""
+            self._notes.note("incident", _told(incident, flow), about=incident.key)
         if incident.is_hot and (incident.is_shared or self._is_new(incident)):
             return  # said once, for all its nodes
         for one in incident.members:
@@ -386,12 +387,12 @@ def _arguments(step: Step, name: str, found: Diagnosis | None, requests: Asked) 
     return arguments
 
 
-def _told(incident: Incident) -> str:
+def _told(incident: Incident, flow: str) -> str:
     first = incident.members[0]
     if incident.is_hot:
         return (
-            f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}: "
-            "nothing that is done to a node helps, people look at the cooling; what is still ill "
+            f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}"
+            f"{flow and f'; {flow}'}: nothing that is done to a node helps, people look at the cooling; what is still ill "
             "once it is cool is brought back then"
         )
     names = ", ".join(one.node_id for one in incident.members)

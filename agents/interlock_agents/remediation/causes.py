@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from interlock_agents.connection import Servers
 from interlock_agents.remediation.diagnosing import Diagnosis
@@ -11,8 +11,8 @@ from interlock_tools.errors import ComponentError
 
 COMMON_OF: Final = 3  # nodes of one place with the same fault are no coincidence
 PAGE: Final = 200
-COOLS: Final = "cdu"
 HEAT: Final = "heat"
+FLOW: Final = "CDU/LiquidFlow/"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,28 @@ class Places:
                 )
             except ComponentError:
                 return rack  # no bus, or a silent one: a rack is the smallest shared place
-            kinds = {row["id"]: str(row.get("kind", "")).lower() for row in found["reaches"]}
-            cdus = sorted(name for name, kind in kinds.items() if kind == COOLS)
+            near = sorted(row["id"] for row in found["reaches"] if row["kind"] == "equipment")
+            cdus = [name for name in near if await self._cdu(name)]
             self._cools[rack] = cdus[0] if cdus else rack
         return self._cools[rack]
+
+    async def flow_of(self, place: str) -> str:
+        """What the bus says of a CDU's flow, as evidence; empty where it says nothing."""
+        for point in await self._cdu(place):
+            if point["key"].startswith(FLOW) and point.get("value") is not None:
+                return f"its flow reads {point['value']:g} {point.get('unit') or ''}".rstrip()
+        return ""
+
+    async def _cdu(self, name: str) -> list[dict[str, Any]]:
+        """The points of a CDU; none where there is no CDU of this name, or no bus."""
+        try:
+            found = await self._servers.call(
+                "exchange", "list_points", object_type="CDU", object_id=name, limit=PAGE
+            )
+        except ComponentError:
+            return []
+        points: list[dict[str, Any]] = found["points"]
+        return points
 
 
 async def incidents(
