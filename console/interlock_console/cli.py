@@ -138,6 +138,9 @@ def plant(
     broker_url: Annotated[
         str | None, typer.Option(help="a broker that runs already, mqtt://host:port")
     ] = None,
+    kubernetes: Annotated[
+        bool, typer.Option(help="also a cluster, on which NVSentinel looks after the nodes")
+    ] = False,
 ) -> None:
     """Run the simulated factory and its twins as a process of their own, until interrupted."""
     run(
@@ -150,6 +153,7 @@ def plant(
             rate=rate,
             broker=broker,
             broker_url=broker_url,
+            kubernetes=kubernetes,
         )
     )
 

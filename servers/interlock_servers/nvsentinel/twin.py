@@ -3,6 +3,7 @@
 It shares nothing with the code that reads NVSentinel's objects, and goes wrong on request.
 """
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -32,8 +33,11 @@ from interlock_servers.nvsentinel.twin_stand_ins import StandIns
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, LEASES, Kind
+from interlock_tools.errors import FactoryError
 
 __all__ = ["Modes", "NvsentinelTwin", "Timings", "TwinFault", "nvsentinel_on"]
+
+log = logging.getLogger(__name__)
 
 DEFINITIONS: Final = Path(__file__).parent / "twin_crds"
 LOOK_EVERY_S: Final = 1.0
@@ -134,9 +138,12 @@ class NvsentinelTwin:
         await self._mischief.reconcile()
 
     async def run(self) -> None:
-        """Step on the plant's clock, without end."""
+        """Step on the plant's clock, without end; what fails is tried again at the next step."""
         while True:
-            await self.step()
+            try:
+                await self.step()
+            except FactoryError as error:
+                log.warning("NVSentinel's twin could not take a step: %s", error)
             await self.cluster.clock.sleep(LOOK_EVERY_S)
 
     def report(self, event: HealthEvent) -> None:
