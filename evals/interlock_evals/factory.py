@@ -254,7 +254,8 @@ async def _put_on_a_cluster(
     settings = ClusterSettings(name=plant.site.name, kubeconfig=kubeconfig)
     client = KubeClient(settings, clock, field_manager="factory")
     await stack.enter_async_context(client)
-    twin = await stack.enter_async_context(nvsentinel_on(client, plant, maintenance=True))
+    there = nvsentinel_on(client, plant, maintenance=True, load=kube.load)
+    twin = await stack.enter_async_context(there)
     return kubeconfig, twin
 
 

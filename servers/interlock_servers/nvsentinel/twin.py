@@ -15,7 +15,7 @@ from interlock_plant.plant import Plant
 from interlock_servers.nvsentinel import twin_modules
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_analyzer import Analyzer
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, definitions_in
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, Load, definitions_in
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes, NodeDrainer
 from interlock_servers.nvsentinel.twin_events import EventStore, HealthEvent
@@ -143,7 +143,7 @@ class NvsentinelTwin:
             try:
                 await self.step()
             except FactoryError as error:
-                log.warning("NVSentinel's twin could not take a step: %s", error)
+                log.warning("NVSentinel's twin could not take a step", extra={"error": str(error)})
             await self.cluster.clock.sleep(LOOK_EVERY_S)
 
     def report(self, event: HealthEvent) -> None:
@@ -179,6 +179,7 @@ async def nvsentinel_on(
     maintenance: bool = False,
     alone: bool = True,
     gpus_per_pod: int | None = None,
+    load: Load | None = None,
 ) -> AsyncIterator[NvsentinelTwin]:
     """The plant and NVSentinel on an empty cluster, until the block ends.
 
@@ -192,6 +193,7 @@ async def nvsentinel_on(
         maintenance: with the controller of MaintenanceRequest.
         alone: nobody else acts for kubelets, scheduler and core controllers.
         gpus_per_pod: how the pods of jobs are cut; by default one a node.
+        load: how an embedded server takes objects as they are; by default they are posted.
 
     Raises:
         FactoryError: the cluster refuses, or does not answer.
@@ -199,7 +201,7 @@ async def nvsentinel_on(
     """
     cluster = Cluster(client, plant, WATCHED)
     await cluster.install_kinds(definitions_in(DEFINITIONS) if definitions is None else definitions)
-    await cluster.install_plant(gpus_per_pod)
+    await cluster.install_plant(gpus_per_pod, load)
     await twin_modules.install(cluster, remediation=remediation, maintenance=maintenance)
     async with cluster:
         yield NvsentinelTwin(
