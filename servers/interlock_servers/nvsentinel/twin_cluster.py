@@ -29,6 +29,7 @@ from interlock_servers.nvsentinel.twin_objects import (
     running,
     workload,
 )
+from interlock_servers.nvsentinel.twin_raw import condition
 from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.kinds import (
     CUSTOM_RESOURCES,
@@ -275,7 +276,9 @@ class Cluster:
         with anyio.fail_after(SERVED_WITHIN_S):
             for definition in wanted:
                 name = definition["metadata"]["name"]
-                while not _is_established(await self.client.get(CUSTOM_RESOURCES, name)):
+                while not _is_established(  # noqa: ASYNC110 (the server sets no event)
+                    await self.client.get(CUSTOM_RESOURCES, name)
+                ):
                     await anyio.sleep(0.05)
         self.client.discovery.forget()
 
@@ -292,12 +295,18 @@ class Cluster:
         placed = {job.job_id: parts(plant, job, gpus_per_pod) for job in plant.jobs}
         owners: dict[str, Json] = {}
         for kind in (REPLICA_SETS, JOBS):
-            jobs = [job for job in plant.jobs if (job.job_class in SERVES) == (kind is REPLICA_SETS)]
+            jobs = [
+                job for job in plant.jobs if (job.job_class in SERVES) == (kind is REPLICA_SETS)
+            ]
             bodies = (workload(job, len(placed[job.job_id])) for job in jobs)
             await self._make(kind, bodies, load)
             for made in await self.client.all(kind, labels=JOB) if jobs else ():
                 version = f"{kind.group}/v1"
-                owners[made["metadata"]["name"]] = {**made, "apiVersion": version, "kind": kind.kind}
+                owners[made["metadata"]["name"]] = {
+                    **made,
+                    "apiVersion": version,
+                    "kind": kind.kind,
+                }
         pods = (
             pod_object(site, job, part, f"{job.job_id}-{part}", owners[job.job_id], where)
             for job in plant.jobs
@@ -347,44 +356,6 @@ def definitions_in(folder: Path) -> list[Json]:
         for document in yaml.safe_load_all(path.read_text("utf-8"))
         if document and document.get("kind") == "CustomResourceDefinition"
     ]
-
-
-def note(raw: Json, notes: Mapping[str, str]) -> None:
-    """Set annotations."""
-    raw["metadata"].setdefault("annotations", {}).update(notes)
-
-
-def unnote(raw: Json, keys: Iterable[str]) -> None:
-    """Take annotations away."""
-    for key in keys:
-        (raw["metadata"].get("annotations") or {}).pop(key, None)
-
-
-def label(raw: Json, labels: Mapping[str, str]) -> None:
-    """Set labels."""
-    raw["metadata"].setdefault("labels", {}).update(labels)
-
-
-def unlabel(raw: Json, keys: Iterable[str]) -> None:
-    """Take labels away."""
-    for key in keys:
-        (raw["metadata"].get("labels") or {}).pop(key, None)
-
-
-def set_condition(conditions: list[Json], new: Json) -> None:
-    """Put a condition in its place; the moment of its last change stays where nothing changed."""
-    for place, old in enumerate(conditions):
-        if old["type"] == new["type"]:
-            if old["status"] == new["status"] and "lastTransitionTime" in old:
-                new = {**new, "lastTransitionTime": old["lastTransitionTime"]}
-            conditions[place] = new
-            return
-    conditions.append(new)
-
-
-def condition(conditions: Iterable[Json] | None, kind: str) -> Json | None:
-    """The condition of a type, or None."""
-    return next((each for each in conditions or () if each["type"] == kind), None)
 
 
 def job_of(pod: Json) -> str:

@@ -51,7 +51,7 @@ class World:
         written = max(int(n["metadata"]["resourceVersion"]) for n in self.twin.cluster.all(NODES))
         with anyio.fail_after(WORDS_S):
             await anyio.sleep(0.001)  # other watches tell too
-            while self.heard < written:
+            while self.heard < written:  # noqa: ASYNC110 (the watch of a test sets no event)
                 await anyio.sleep(0.001)
 
     async def watch(self) -> None:
@@ -130,7 +130,12 @@ class World:
             await self._heard(kind, left)
 
     async def merge(
-        self, kind: Kind, name: str, body: Json, namespace: str | None = None, part: str | None = None
+        self,
+        kind: Kind,
+        name: str,
+        body: Json,
+        namespace: str | None = None,
+        part: str | None = None,
     ) -> None:
         """Patch it as a person would, with no lock at all."""
         path = (await self.client.served(kind)).path(namespace, name, part)
@@ -154,7 +159,9 @@ class World:
 def small_jobs() -> tuple[Job, ...]:
     """On six nodes: training on two, serving on two, serving on one; the last stands free."""
 
-    def job(name: str, tenant: str, kind: JobClass, nodes: Iterable[int], floor: float | None) -> Job:
+    def job(
+        name: str, tenant: str, kind: JobClass, nodes: Iterable[int], floor: float | None
+    ) -> Job:
         gpus = tuple(gpu for node in nodes for gpu in range(8 * node, 8 * node + 8))
         return Job(name, tenant, kind, gpus, floor_work=floor)
 
@@ -215,7 +222,9 @@ async def world(
                 watching.cancel_scope.cancel()
 
 
-def fatal(node: str, check: str = "GpuMemWatch", action: str = "RESTART_VM", **more: Any) -> HealthEvent:
+def fatal(
+    node: str, check: str = "GpuMemWatch", action: str = "RESTART_VM", **more: Any
+) -> HealthEvent:
     """A fatal event of the GPU monitor."""
     return HealthEvent(
         "gpu-health-monitor", "GPU", check, node, True, False, action, "it is broken", **more
