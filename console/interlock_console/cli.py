@@ -141,6 +141,9 @@ def plant(
     agents: Annotated[
         bool, typer.Option("--agents", help="limit GPUs by agents of the nodes, not by DPS")
     ] = False,
+    kubernetes: Annotated[
+        bool, typer.Option(help="also a cluster, on which NVSentinel looks after the nodes")
+    ] = False,
 ) -> None:
     """Run the simulated factory and its twins as a process of their own, until interrupted."""
     run(
@@ -154,6 +157,7 @@ def plant(
             broker=broker,
             broker_url=broker_url,
             agents=agents,
+            kubernetes=kubernetes,
         )
     )
 

@@ -103,6 +103,7 @@ async def run_plant(
     broker: Kind | None,
     broker_url: str | None,
     agents: bool = False,
+    kubernetes: bool = False,
 ) -> int:
     """Run the factory and write its addresses to `file`, until interrupted.
 
@@ -115,12 +116,20 @@ async def run_plant(
     told = None if scenario is None else scenario_in(scenario)
     clock = ScaledClock.starting_now(SystemClock().now(), rate)
     async with running_factory(
-        clock, site=site, scenario=told, broker=broker, broker_url=broker_url, agents=agents
+        clock,
+        site=site,
+        scenario=told,
+        broker=broker,
+        broker_url=broker_url,
+        agents=agents,
+        kubernetes=kubernetes,
     ) as factory:
         factory.addresses.save(file)
         try:
             console.print(f"factory {factory.addresses.site_id}: addresses in {file}")
             console.print(f"join it: interlock serve maxlps --stdio --factory {file}")
+            if factory.addresses.kubernetes is not None:
+                console.print(f"its cluster: kubectl --kubeconfig {factory.addresses.kubernetes}")
             if settings_file is not None:
                 await anyio.Path(settings_file).write_text(settings_toml(factory.addresses))
                 console.print(f"attach to it: interlock up --config {settings_file}")

@@ -29,7 +29,10 @@ from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_k
 from interlock_servers.maxlps.node_settings import NodePowerSettings, PowerSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
+from interlock_servers.nvsentinel.twin import NvsentinelTwin, nvsentinel_on
 from interlock_servers.transports.broker import Kind, local_broker
+from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import Clock, ScaledClock
 from interlock_tools.errors import InvalidRequestError, UnavailableError
@@ -60,6 +63,7 @@ class Addresses(BaseModel):
     broker: str
     dps: str
     jwks_file: Path
+    kubernetes: Path | None = None  # a kubeconfig; None where the factory has no cluster
     trusted: dict[str, tuple[str, ...]]
     clock_epoch: datetime
     clock_anchor_unix_s: float
@@ -135,6 +139,7 @@ class Factory:
     flex_agent: FlexAgentTwin
     addresses: Addresses
     clock: Clock
+    nvsentinel: NvsentinelTwin | None = None
 
 
 def site_of(name: str) -> SiteSpec:
@@ -182,6 +187,7 @@ async def running_factory(
     broker: Kind | None = None,
     broker_url: str | None = None,
     agents: bool = False,
+    kubernetes: bool = False,
 ) -> AsyncIterator[Factory]:
     """A site that runs until the block ends: a shipped one by name, or a file's.
 
@@ -189,6 +195,7 @@ async def running_factory(
     With `agents` its GPUs are read and limited through agents of its nodes, as without DPS.
 
     It brings a broker of its own, of the kind `broker`, unless `broker_url` names one that runs.
+    With `kubernetes` it has a cluster as well, on which NVSentinel looks after the nodes.
 
     Raises:
         InvalidRequestError: there is no such site, or the scenario is for another one.
@@ -225,6 +232,9 @@ async def running_factory(
         await stack.enter_async_context(grid)
         agent = FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
         await stack.enter_async_context(agent)
+        nvsentinel, kubeconfig = None, None
+        if kubernetes:
+            kubeconfig, nvsentinel = await _put_on_a_cluster(stack, folder, plant, clock)
         addresses = Addresses(
             site_id=spec.name,
             gpus=spec.gpu_count,
@@ -233,6 +243,7 @@ async def running_factory(
             broker=address,
             dps=dps.address,
             jwks_file=jwks_file,
+            kubernetes=kubeconfig,
             trusted={grid.source: (isv_key.kid,), agent.source: (agent_key.kid,)},
             clock_epoch=clock.epoch,
             clock_anchor_unix_s=clock.anchor_unix_s,
@@ -242,10 +253,28 @@ async def running_factory(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(exchange.run)
         tasks.start_soon(_run_plant, plant, agent, clock, scenario, lock)
+        if nvsentinel is not None:
+            tasks.start_soon(nvsentinel.run)
         try:
-            yield Factory(plant, exchange, dps, grid, agent, addresses, clock)
+            yield Factory(plant, exchange, dps, grid, agent, addresses, clock, nvsentinel)
         finally:
             tasks.cancel_scope.cancel()
+
+
+async def _put_on_a_cluster(
+    stack: AsyncExitStack, folder: Path, plant: Plant, clock: Clock
+) -> tuple[Path, NvsentinelTwin]:
+    """A cluster of our own with the plant and NVSentinel on it, and its administrator's file."""
+    place = folder / "kubernetes"
+    place.mkdir()
+    kube = await stack.enter_async_context(EmbeddedKube(place, clock=clock))
+    kubeconfig = kube.kubeconfig()
+    settings = ClusterSettings(name=plant.site.name, kubeconfig=kubeconfig)
+    client = KubeClient(settings, clock, field_manager="factory")
+    await stack.enter_async_context(client)
+    there = nvsentinel_on(client, plant, maintenance=True, load=kube.load)
+    twin = await stack.enter_async_context(there)
+    return kubeconfig, twin
 
 
 async def _run_plant(

@@ -3,6 +3,7 @@
 It shares nothing with the code that reads NVSentinel's objects, and goes wrong on request.
 """
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from interlock_plant.plant import Plant
 from interlock_servers.nvsentinel import twin_modules
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_analyzer import Analyzer
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, definitions_in
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, Load, definitions_in
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes, NodeDrainer
 from interlock_servers.nvsentinel.twin_events import EventStore, HealthEvent
@@ -32,8 +33,11 @@ from interlock_servers.nvsentinel.twin_stand_ins import StandIns
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, LEASES, Kind
+from interlock_tools.errors import FactoryError
 
 __all__ = ["Modes", "NvsentinelTwin", "Timings", "TwinFault", "nvsentinel_on"]
+
+log = logging.getLogger(__name__)
 
 DEFINITIONS: Final = Path(__file__).parent / "twin_crds"
 LOOK_EVERY_S: Final = 1.0
@@ -134,9 +138,12 @@ class NvsentinelTwin:
         await self._mischief.reconcile()
 
     async def run(self) -> None:
-        """Step on the plant's clock, without end."""
+        """Step on the plant's clock, without end; what fails is tried again at the next step."""
         while True:
-            await self.step()
+            try:
+                await self.step()
+            except FactoryError as error:
+                log.warning("NVSentinel's twin could not take a step", extra={"error": str(error)})
             await self.cluster.clock.sleep(LOOK_EVERY_S)
 
     def report(self, event: HealthEvent) -> None:
@@ -172,6 +179,7 @@ async def nvsentinel_on(
     maintenance: bool = False,
     alone: bool = True,
     gpus_per_pod: int | None = None,
+    load: Load | None = None,
 ) -> AsyncIterator[NvsentinelTwin]:
     """The plant and NVSentinel on an empty cluster, until the block ends.
 
@@ -185,6 +193,7 @@ async def nvsentinel_on(
         maintenance: with the controller of MaintenanceRequest.
         alone: nobody else acts for kubelets, scheduler and core controllers.
         gpus_per_pod: how the pods of jobs are cut; by default one a node.
+        load: how an embedded server takes objects as they are; by default they are posted.
 
     Raises:
         FactoryError: the cluster refuses, or does not answer.
@@ -192,7 +201,7 @@ async def nvsentinel_on(
     """
     cluster = Cluster(client, plant, WATCHED)
     await cluster.install_kinds(definitions_in(DEFINITIONS) if definitions is None else definitions)
-    await cluster.install_plant(gpus_per_pod)
+    await cluster.install_plant(gpus_per_pod, load)
     await twin_modules.install(cluster, remediation=remediation, maintenance=maintenance)
     async with cluster:
         yield NvsentinelTwin(

@@ -29,6 +29,7 @@ from interlock_servers.nvsentinel.twin_objects import (
     running,
     workload,
 )
+from interlock_servers.nvsentinel.twin_raw import condition
 from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.kinds import (
     CUSTOM_RESOURCES,
@@ -43,6 +44,7 @@ from interlock_servers.transports.kube.kinds import (
 from interlock_tools.errors import ConflictError, FactoryError, NotFoundError
 
 Json = dict[str, Any]
+Load = Callable[[Iterable[Mapping[str, Any]]], None]
 REPLICA_SETS: Final = Kind("apps", ("v1",), "replicasets", "ReplicaSet", namespaced=True)
 DAEMON_SETS: Final = Kind("apps", ("v1",), "daemonsets", "DaemonSet", namespaced=True)
 AT_ONCE: Final = 16  # writes in flight while the plant is put there
@@ -244,7 +246,7 @@ class Cluster:
             except (ConflictError, NotFoundError):
                 continue  # it changed or went meanwhile: the next step sees how
             except FactoryError as error:
-                log.warning("a controller of the twin was refused: %s: %s", by, error)
+                log.warning("a controller was refused", extra={"by": by, "error": str(error)})
 
     async def _write(self, method: str, path: str, body: Json, by: str) -> Json:
         done = await self.client.connection.write(method, path, {"fieldManager": by}, body)
@@ -274,35 +276,59 @@ class Cluster:
         with anyio.fail_after(SERVED_WITHIN_S):
             for definition in wanted:
                 name = definition["metadata"]["name"]
-                while not _is_established(await self.client.get(CUSTOM_RESOURCES, name)):
+                while not _is_established(  # noqa: ASYNC110 (the server sets no event)
+                    await self.client.get(CUSTOM_RESOURCES, name)
+                ):
                     await anyio.sleep(0.05)
         self.client.discovery.forget()
 
-    async def install_plant(self, gpus_per_pod: int | None = None) -> None:
+    async def install_plant(
+        self, gpus_per_pod: int | None = None, load: Load | None = None
+    ) -> None:
         """Make namespaces, nodes, workloads, budgets and pods of the plant as it is now."""
-        now = self.stamp()
-        site = self.plant.site
-        await self._make((NAMESPACES, each) for each in namespaces(self.plant))
-        await self._make((NODES, node_object(site, n, now)) for n in range(len(site.nodes)))
-        await self._make((DISRUPTION_BUDGETS, each) for each in budgets(self.plant, gpus_per_pod))
-        pods: list[tuple[Kind, Json]] = []
-        for job in self.plant.jobs:
-            placed = parts(self.plant, job, gpus_per_pod)
-            kind = REPLICA_SETS if job.job_class in SERVES else JOBS
-            body = workload(job, len(placed))
-            made = await self.create(kind, body, namespace=job.tenant_id, by="deployer")
-            made = made or await self.client.get(kind, job.job_id, job.tenant_id)
-            owner = {**body, "metadata": made["metadata"]}
-            for part, where in enumerate(placed):
-                name = f"{job.job_id}-{part}"
-                pods.append((PODS, pod_object(site, job, part, name, owner, where)))
-        await self._make(pods, status=running(now))
+        now, plant = self.stamp(), self.plant
+        site = plant.site
+        nodes = (node_object(site, place, now) for place in range(len(site.nodes)))
+        await self._make(NAMESPACES, namespaces(plant), load)
+        await self._make(NODES, nodes, load)
+        await self._make(DISRUPTION_BUDGETS, budgets(plant, gpus_per_pod), load)
+        placed = {job.job_id: parts(plant, job, gpus_per_pod) for job in plant.jobs}
+        owners: dict[str, Json] = {}
+        for kind in (REPLICA_SETS, JOBS):
+            jobs = [
+                job for job in plant.jobs if (job.job_class in SERVES) == (kind is REPLICA_SETS)
+            ]
+            bodies = (workload(job, len(placed[job.job_id])) for job in jobs)
+            await self._make(kind, bodies, load)
+            for made in await self.client.all(kind, labels=JOB) if jobs else ():
+                version = f"{kind.group}/v1"
+                owners[made["metadata"]["name"]] = {
+                    **made,
+                    "apiVersion": version,
+                    "kind": kind.kind,
+                }
+        pods = (
+            pod_object(site, job, part, f"{job.job_id}-{part}", owners[job.job_id], where)
+            for job in plant.jobs
+            for part, where in enumerate(placed[job.job_id])
+        )
+        await self._make(PODS, pods, load, running(now))
 
-    async def _make(self, bodies: Iterable[tuple[Kind, Json]], status: Json | None = None) -> None:
-        limit = anyio.CapacityLimiter(AT_ONCE)
+    async def _make(
+        self, kind: Kind, bodies: Iterable[Json], load: Load | None, status: Json | None = None
+    ) -> None:
+        """Make objects of one kind, whose status is `status` where the server takes none."""
+        served = await self.client.served(kind)
+        if load is not None:
+            for body in bodies:
+                whole = {"status": status} if status is not None else {}
+                load([{**body, **whole, "apiVersion": served.api_version, "kind": kind.kind}])
+                await anyio.lowlevel.checkpoint()
+            return
+        waiting = iter(bodies)
 
-        async def one(kind: Kind, body: Json) -> None:
-            async with limit:
+        async def work() -> None:
+            for body in waiting:
                 namespace = body["metadata"].get("namespace")
                 made = await self.create(kind, body, namespace=namespace, by="deployer")
                 if made is not None and kind is NODES and made["spec"].get("taints"):
@@ -318,8 +344,8 @@ class Cluster:
                     )
 
         async with anyio.create_task_group() as tasks:
-            for kind, body in bodies:
-                tasks.start_soon(one, kind, body)
+            for _ in range(AT_ONCE):
+                tasks.start_soon(work)
 
 
 def definitions_in(folder: Path) -> list[Json]:
@@ -330,44 +356,6 @@ def definitions_in(folder: Path) -> list[Json]:
         for document in yaml.safe_load_all(path.read_text("utf-8"))
         if document and document.get("kind") == "CustomResourceDefinition"
     ]
-
-
-def note(raw: Json, notes: Mapping[str, str]) -> None:
-    """Set annotations."""
-    raw["metadata"].setdefault("annotations", {}).update(notes)
-
-
-def unnote(raw: Json, keys: Iterable[str]) -> None:
-    """Take annotations away."""
-    for key in keys:
-        (raw["metadata"].get("annotations") or {}).pop(key, None)
-
-
-def label(raw: Json, labels: Mapping[str, str]) -> None:
-    """Set labels."""
-    raw["metadata"].setdefault("labels", {}).update(labels)
-
-
-def unlabel(raw: Json, keys: Iterable[str]) -> None:
-    """Take labels away."""
-    for key in keys:
-        (raw["metadata"].get("labels") or {}).pop(key, None)
-
-
-def set_condition(conditions: list[Json], new: Json) -> None:
-    """Put a condition in its place; the moment of its last change stays where nothing changed."""
-    for place, old in enumerate(conditions):
-        if old["type"] == new["type"]:
-            if old["status"] == new["status"] and "lastTransitionTime" in old:
-                new = {**new, "lastTransitionTime": old["lastTransitionTime"]}
-            conditions[place] = new
-            return
-    conditions.append(new)
-
-
-def condition(conditions: Iterable[Json] | None, kind: str) -> Json | None:
-    """The condition of a type, or None."""
-    return next((each for each in conditions or () if each["type"] == kind), None)
 
 
 def job_of(pod: Json) -> str:

@@ -5,9 +5,10 @@ A condition's status `True` is a FAULT. Events that are neither fatal nor health
 
 from collections import defaultdict
 
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, condition, set_condition
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_events import Entity, EventStore, HealthEvent
 from interlock_servers.nvsentinel.twin_names import LIMIT_OF_CONDITION
+from interlock_servers.nvsentinel.twin_raw import condition, set_condition
 from interlock_servers.transports.kube.kinds import NODES
 
 BY = "platform-connector"

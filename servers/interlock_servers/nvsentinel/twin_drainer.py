@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, is_terminal, label
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, is_terminal
 from interlock_servers.nvsentinel.twin_events import ALREADY, CANCELLED, EventStore, Record
 from interlock_servers.nvsentinel.twin_faults import Faults, TwinFault
+from interlock_servers.nvsentinel.twin_raw import label
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import NODES, PODS
 from interlock_tools.errors import ComponentError

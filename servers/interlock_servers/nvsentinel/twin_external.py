@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, condition, set_condition
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_events import EventStore
+from interlock_servers.nvsentinel.twin_raw import condition, set_condition
 from interlock_servers.transports.kube.kinds import NODES
 
 BY: Final = "janitor"

@@ -7,14 +7,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import (
-    Cluster,
-    Json,
-    condition,
-    note,
-    set_condition,
-)
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_provider import Provider
+from interlock_servers.nvsentinel.twin_raw import condition, note, set_condition
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import LEASES, NODES, PODS, Kind
 

@@ -10,17 +10,11 @@ from typing import Final
 
 from interlock_plant.faults import GPU_KINDS
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import (
-    Cluster,
-    Json,
-    condition,
-    note,
-    set_condition,
-    unnote,
-)
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_events import HealthEvent
 from interlock_servers.nvsentinel.twin_janitor import NodeLock
+from interlock_servers.nvsentinel.twin_raw import condition, note, set_condition, unnote
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import JOBS, NODES
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, note, unlabel, unnote
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_events import (
     ALREADY,
     CANCELLED,
@@ -23,6 +23,7 @@ from interlock_servers.nvsentinel.twin_events import (
     clears,
     without,
 )
+from interlock_servers.nvsentinel.twin_raw import note, unlabel, unnote
 from interlock_servers.nvsentinel.twin_rules import RuleSet, parse_rules
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, NODES
 from interlock_tools.errors import ConflictError, InvalidRequestError

@@ -7,8 +7,9 @@ import json
 from typing import Final, NamedTuple
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, condition, label, note
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_events import EventStore, Record
+from interlock_servers.nvsentinel.twin_raw import condition, label, note
 from interlock_servers.transports.kube.kinds import NODES, Kind
 
 BY: Final = "fault-remediation"

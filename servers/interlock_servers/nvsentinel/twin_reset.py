@@ -8,16 +8,11 @@ from datetime import datetime
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
-from interlock_servers.nvsentinel.twin_cluster import (
-    Cluster,
-    Json,
-    condition,
-    is_terminal,
-    set_condition,
-)
+from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, is_terminal
 from interlock_servers.nvsentinel.twin_janitor import BY, NodeLock
 from interlock_servers.nvsentinel.twin_objects import crashed
 from interlock_servers.nvsentinel.twin_provider import Provider
+from interlock_servers.nvsentinel.twin_raw import condition, set_condition
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import JOBS, PODS
 

@@ -15,7 +15,6 @@ from interlock_servers.nvsentinel.twin_cluster import (
     Json,
     is_terminal,
     job_of,
-    set_condition,
 )
 from interlock_servers.nvsentinel.twin_objects import (
     JOB,
@@ -27,9 +26,11 @@ from interlock_servers.nvsentinel.twin_objects import (
     ready,
     running,
 )
+from interlock_servers.nvsentinel.twin_raw import set_condition
 from interlock_servers.transports.kube.kinds import DISRUPTION_BUDGETS, JOBS, NODES, PODS
 from interlock_tools.errors import InvalidRequestError
 
+Key = tuple[str, str]  # namespace and name of a pod
 Part = tuple[str, int]  # of which job, and which of its pods
 CRASH_S: Final = 5.0  # after which a process notices that its GPU is gone
 START_S: Final = 3.0
@@ -46,9 +47,12 @@ class StandIns:
         self._lit = dict.fromkeys(cluster.plant.site.node_ids, True)
         self._where: dict[Part, tuple[str, list[int]]] = {}
         self._owners: dict[str, Json] = {}
+        self._pods_of: dict[Part, set[Key]] = {}  # those that run it
+        self._present: dict[Key, Part] = {}  # the same the other way round
+        self._away: set[Part] = set()
         self._idle: set[str] = set()  # nodes whose part of a job has no pod
         self._made = 0
-        self._busy: set[tuple[str, str]] = set()  # pods that are under way to another state
+        self._busy: set[Key] = set()  # pods that are under way to another state
         self._counted: set[str] = set()  # budgets that nobody else counts
         self._first = True
 
@@ -63,13 +67,15 @@ class StandIns:
         await self._cluster.each(dark, self._show_node, by=KUBELET)
         touched |= {_key(pod) for node in self._broken() for pod in self._cluster.pods_on(node)}
         self._busy = set()
-        found = [(key, pods.get(key[1], key[0])) for key in sorted(touched)]
-        await self._cluster.each(
-            [pod for _, pod in found if pod is not None], self._run_pod, by=KUBELET
-        )
-        jobs = {job_of(pod) for _, pod in found if pod is not None}
-        jobs |= {part[0] for part in self._missing()}
-        await self._cluster.each(self._missing(), self._replace, by=CONTROLLERS)
+        found = [pod for key in sorted(touched) if (pod := pods.get(key[1], key[0])) is not None]
+        await self._cluster.each(found, self._run_pod, by=KUBELET)
+        touched |= set(pods.take_changed())
+        parts = {part for key in touched if (part := self._present.get(key)) is not None}
+        for key in touched:
+            self._note_pod(key, pods.get(key[1], key[0]))
+        missing = self._missing(parts)
+        await self._cluster.each(missing, self._replace, by=CONTROLLERS)
+        jobs = {part[0] for part in (*parts, *missing)}
         changed = self._cluster.mirrors[DISRUPTION_BUDGETS].take_changed()
         if jobs or changed:
             await self._cluster.each(
@@ -143,6 +149,7 @@ class StandIns:
             end = start + _gpus(pod)
             taken[job_id, node] = end
             self._where[job_id, _part_number(pod)] = (node, gpus[start:end])
+        self._pods_of = {part: set() for part in self._where}
 
     async def _run_pod(self, pod: Json) -> None:
         """One step of a pod: it starts, crashes, or ends."""
@@ -176,21 +183,28 @@ class StandIns:
 
     # ── owners and scheduler ──────────────────────────────────────────────────────────────────
 
-    def _missing(self) -> list[Part]:
+    def _note_pod(self, key: Key, pod: Json | None) -> None:
+        """Keep count of the pods that run each part."""
+        before = self._present.pop(key, None)
+        if before is not None:
+            self._pods_of[before].discard(key)
+        if pod is None or not pod["spec"].get("nodeName") or _is_over(pod):
+            return
+        part = (job_of(pod), _part_number(pod))
+        if part in self._where:
+            self._present[key] = part
+            self._pods_of[part].add(key)
+
+    def _missing(self, touched: set[Part]) -> list[Part]:
         """The parts of jobs that no pod runs, and whose node is therefore idle."""
-        there = {
-            (job_of(pod), _part_number(pod))
-            for pod in self._cluster.all(PODS)
-            if job_of(pod) and pod["spec"].get("nodeName") and not _is_over(pod)
-        }
-        missing = [part for part in self._where if part not in there]
-        idle = {self._where[part][0] for part in missing}
+        self._away = {part for part in self._away | touched if not self._pods_of[part]}
+        idle = {self._where[part][0] for part in self._away}
         for node in sorted(idle - self._idle):
             self._stall(node, stalled=True)
         for node in sorted(self._idle - idle):
             self._stall(node, stalled=False)
         self._idle = idle
-        return missing
+        return sorted(self._away)
 
     def _stall(self, node: str, *, stalled: bool) -> None:
         """Nothing runs on a node while its pods are away: no work, and its GPUs idle."""
@@ -223,7 +237,7 @@ class StandIns:
             self._where[part] = (to, gpus)
         if waiting is not None:
             await self._cluster.remove(PODS, waiting, by=CONTROLLERS, at_once=True)
-        for pod in self._cluster.all(PODS):  # what crashed there is of no more use
+        for pod in self._cluster.pods_on(node):  # what crashed there is of no more use
             if is_terminal(pod) and (job_of(pod), _part_number(pod)) == part:
                 await self._cluster.remove(PODS, pod, by=CONTROLLERS, at_once=True)
         await self._make(job, part, (to, gpus))

@@ -1,4 +1,4 @@
-"""NVSentinel's twin, on our API server and on a real one: the course of a fault, seen from every side."""
+"""NVSentinel's twin, on our API server and on a real one: a fault, seen from every side."""
 
 import json
 from dataclasses import replace
@@ -53,8 +53,10 @@ async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path, whic
         )
 
 
-async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(tmp_path: Path, which: str) -> None:
-    """The driver, the condition, the label, the pods, the CR, the lease and the job are one fault."""
+async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(
+    tmp_path: Path, which: str
+) -> None:
+    """Driver, condition, label, pods, CR, lease and job are one fault."""
     async with world(tmp_path, which) as there:
         plant, twin = there.plant, there.twin
         assert plant.job_work[0] > 0.9
@@ -124,7 +126,9 @@ async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path, w
         assert there.is_cordoned("node-001")
 
 
-async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path, which: str) -> None:
+async def test_a_memory_error_resets_one_gpu_and_drains_no_other(
+    tmp_path: Path, which: str
+) -> None:
     """With a pod a GPU, only the pod on the sick one goes; the CR names its UUID."""
     async with world(tmp_path, which, gpus_per_pod=1) as there:
         assert len(there.twin.cluster.pods_on("node-003")) == 8
@@ -150,7 +154,9 @@ async def test_a_memory_error_resets_one_gpu_and_drains_no_other(tmp_path: Path,
         assert len(names_there & {f"chat-{n}" for n in range(8)}) == 7  # they never went
 
 
-async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(tmp_path: Path, which: str) -> None:
+async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(
+    tmp_path: Path, which: str
+) -> None:
     """The trap of the empty selector is real here."""
     async with world(tmp_path, which, gpus_per_pod=1) as there:
         body = {"metadata": {"name": "all"}, "spec": {"nodeName": "node-003", "selector": {}}}
@@ -213,9 +219,7 @@ async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path, which: 
     modes = (("cirrus", Mode.DELETE_AFTER_TIMEOUT),)
     async with world(tmp_path, which, modes=modes) as there:
         there.twin.report(fatal("node-005"))
-        took_s = await there.until(
-            lambda: names.DRAINED in there.states["node-005"], within_s=3700
-        )
+        took_s = await there.until(lambda: names.DRAINED in there.states["node-005"], within_s=3700)
         assert 3600 <= took_s <= 3620
 
 
@@ -231,7 +235,9 @@ async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path, which: s
         assert there.is_cordoned("node-006")
 
 
-async def test_a_second_fault_keeps_the_node_until_both_are_well(tmp_path: Path, which: str) -> None:
+async def test_a_second_fault_keeps_the_node_until_both_are_well(
+    tmp_path: Path, which: str
+) -> None:
     """The annotation holds every event that keeps it."""
     async with world(tmp_path, which) as there:
         there.twin.report(fatal("node-006", action="CONTACT_SUPPORT"))
@@ -255,7 +261,9 @@ async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path, which: str) -
         assert not there.is_cordoned("node-006")
 
 
-async def test_monitoring_only_writes_conditions_and_has_no_modules(tmp_path: Path, which: str) -> None:
+async def test_monitoring_only_writes_conditions_and_has_no_modules(
+    tmp_path: Path, which: str
+) -> None:
     """The default install cordons nothing."""
     async with world(tmp_path, which, remediation=False) as there:
         there.twin.report(fatal("node-006"))
@@ -267,7 +275,7 @@ async def test_monitoring_only_writes_conditions_and_has_no_modules(tmp_path: Pa
         }
 
 
-def _running(there: World, node: str) -> list[dict[str, object]]:
+def _running(there: World, node: str) -> list[dict[str, dict[str, str]]]:
     return [
         pod
         for pod in there.twin.cluster.pods_on(node)

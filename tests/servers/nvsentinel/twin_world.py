@@ -51,7 +51,7 @@ class World:
         written = max(int(n["metadata"]["resourceVersion"]) for n in self.twin.cluster.all(NODES))
         with anyio.fail_after(WORDS_S):
             await anyio.sleep(0.001)  # other watches tell too
-            while self.heard < written:
+            while self.heard < written:  # noqa: ASYNC110 (the watch of a test sets no event)
                 await anyio.sleep(0.001)
 
     async def watch(self) -> None:
