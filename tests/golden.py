@@ -50,7 +50,13 @@ from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
 from interlock_servers.maxlps.settings import MaxlpsSettings
+from interlock_servers.nvsentinel.client import NvsentinelClient
+from interlock_servers.nvsentinel.operations import nvsentinel_operations
+from interlock_servers.nvsentinel.remediation import janitor_face, remediation_face
+from interlock_servers.nvsentinel.server import nvsentinel_face
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
+from interlock_servers.transports.kube import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind
@@ -66,6 +72,7 @@ PART_OF = {
     **dict.fromkeys(("dsx_exchange", "bms", "isolation"), "exchange"),
     **dict.fromkeys(("dps", "dps_groups", "devices"), "maxlps"),
     "grid_isv": "flex",
+    **dict.fromkeys(("remediation", "janitor"), "nvsentinel"),
 }
 ORIGIN = "golden.example/ledger"
 NOBODY = Principal(id="agent:nobody", kind=PrincipalKind.AGENT, authenticated_by="local")
@@ -115,8 +122,11 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         not_ready={"Status": 0, "Available": 0},
     )
     asked = requesting(exchange, asks, store, clock)
+    cluster = ClusterSettings(name="lab", kubeconfig=folder / "kubeconfig")
+    sentinel = NvsentinelClient(NvsentinelSettings(cluster=cluster, operations=True), clock)
+    cared = nvsentinel_operations(sentinel)
     sends = sending(flex, publish, store, facts, clock)
-    operations = (*own, *grouped, *asked.operations, *sends.operations)
+    operations = (*own, *grouped, *asked.operations, *sends.operations, *cared)
     guard = Guard(
         store=store,
         ledger=stack.enter_context(
@@ -140,6 +150,9 @@ def faces(stack: ExitStack, folder: Path) -> Mapping[str, Face]:
         "devices": devices_face(nodes, facts=facts, site_id="lab", guard=guard, who=who),
         "dps_groups": dps_groups_face(grouped, guard=guard, who=who),
         "dps": dps_face(grouped, groups, facts=facts, site_id="lab", guard=guard, who=who),
+        "nvsentinel": nvsentinel_face(sentinel, guard=guard, who=who),
+        "remediation": remediation_face(cared, guard=guard, who=who),
+        "janitor": janitor_face(cared, guard=guard, who=who),
     }
 
 

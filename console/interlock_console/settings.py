@@ -16,6 +16,7 @@ from interlock_servers.exchange.settings import ExchangeSettings
 from interlock_servers.federation.settings import FederatedServers
 from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.maxlps.node_settings import PowerTables
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.site import SiteSettings
 from interlock_tools.errors import InvalidRequestError
 from interlock_tools.identity import Principal, PrincipalKind
@@ -56,6 +57,7 @@ class InterlockSettings(PowerTables):
     alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
     flex: FlexSettings | None = None
+    nvsentinel: NvsentinelSettings | None = None
     federated: FederatedServers = ()
     telemetry: TelemetrySettings = TelemetrySettings()
 
@@ -85,6 +87,7 @@ class InterlockSettings(PowerTables):
             maxlps=self.maxlps,
             devices=self.devices,
             flex=self.flex,
+            nvsentinel=self.nvsentinel,
             federated=self.federated,
         )
 

@@ -316,7 +316,7 @@ class Worker:
     # ── shared ────────────────────────────────────────────────────────────────────────────────
 
     def _parsed(self, change: Change) -> tuple[Operation[Any], Arguments]:
-        operation = self._guard.operation(change.operation)
+        operation = self._guard.operation(change.operation).of(change.change_id)
         return operation, parse(operation, change.arguments)
 
     async def _move(self, change: Change, to: ChangeState, why: str, **updates: Any) -> Change:

@@ -56,6 +56,8 @@ from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
+from interlock_servers.nvsentinel.attached import NvsentinelPart, attached, health_of
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
 from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
@@ -80,6 +82,7 @@ class SiteSettings(PowerTables):
     alerts: AlertSettings | None = None
     exchange: ExchangeSettings | None = None
     flex: FlexSettings | None = None
+    nvsentinel: NvsentinelSettings | None = None
     federated: FederatedServers = ()
 
 
@@ -97,6 +100,7 @@ class Site:
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
     requesting: Requesting | None = None
+    sentinel: NvsentinelPart | None = None
     sending: Sending | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
@@ -190,7 +194,7 @@ async def open_site(
     async with AsyncExitStack() as stack:
         authority = await stack.enter_async_context(open_authority(settings, clock))
         facts = FactRegistry()
-        exchange = flex = groups = asks = sends = None
+        exchange = flex = groups = asks = sends = sentinel = None
         if settings.exchange is not None:
             exchange = await stack.enter_async_context(ExchangeClient(settings.exchange, clock))
             facts.add(ExchangeFacts(exchange))
@@ -219,6 +223,9 @@ async def open_site(
         if gpus.dps is not None:
             groups = GroupClient(gpus.dps)
             facts.add(GroupFacts(groups, settings.rules.site_id))
+        if settings.nvsentinel is not None:
+            sentinel = await stack.enter_async_context(attached(settings.nvsentinel, clock))
+            facts.add(sentinel.facts)
         federation = Federation(
             settings.federated,
             store=authority.store,
@@ -232,7 +239,8 @@ async def open_site(
         grouped = () if groups is None else group_operations(groups, facts, settings.rules.site_id)
         asked = () if asks is None else asks.operations
         sent = () if sends is None else sends.operations
-        operations = (*own, *grouped, *asked, *sent, *federation.operations)
+        cared = () if sentinel is None else sentinel.operations
+        operations = (*own, *grouped, *asked, *sent, *cared, *federation.operations)
         alerts = _alerts(settings, authority, clock, gpus)
         guard = Guard(
             store=authority.store,
@@ -301,6 +309,12 @@ async def open_site(
             if sends is not None and site.offers(GRID_ISV, only):
                 site.faces[GRID_ISV] = isv_face(sent, guard=guard, who=who)
             site.health.append(partial(_flex_health, flex))
+        site.sentinel = sentinel
+        if sentinel is not None:
+            for face in sentinel.faces(guard, who):
+                if site.offers(face.component, only):
+                    site.faces[face.component] = face
+            site.health.append(partial(_sentinel_health, sentinel))
         for face in federation.faces(guard, who):
             if site.offers(face.component, only):
                 site.faces[face.component] = face
@@ -372,6 +386,11 @@ def _flex_health(client: FlexClient) -> Connection:
     if health.why_not is not None:
         return Connection("flex", False, health.why_not)
     return Connection("flex", True, f"verified targets only, from {', '.join(_sources(client))}")
+
+
+def _sentinel_health(part: NvsentinelPart) -> Connection:
+    works, says = health_of(part)
+    return Connection("nvsentinel", works, says)
 
 
 def _federated_health(upstream: Upstream) -> Connection:

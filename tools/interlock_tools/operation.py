@@ -7,7 +7,7 @@ asks, whether it is allowed, or what is written to the ledger: that is the guard
 from abc import ABC, abstractmethod
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -117,6 +117,15 @@ class Operation(ABC, Generic[A]):
     compensation_repeats: ClassVar[bool] = False
     resumes: ClassVar[bool] = False
     act_timeout_s: ClassVar[float] = 60.0
+
+    def of(self, key: str) -> Self:
+        """The same operation as one change sees it: for components that keep the key of an act.
+
+        What it gives may hold `key`, which stands in the row, and nothing else of a change. By
+        default it is the operation itself.
+        """
+        del key
+        return self
 
     @abstractmethod
     def target(self, arguments: A) -> Target:
