@@ -15,6 +15,7 @@ async def test_what_a_model_sees_is_what_was_read_in_a_diff() -> None:
         *("exchange", "dsx_exchange", "bms", "isolation"),
         *("flex", "grid_isv"),
         *("maxlps", "devices", "dps", "dps_groups"),
+        *("nvsentinel", "remediation", "janitor"),
     }
     assert golden.changed(seen) == []
 

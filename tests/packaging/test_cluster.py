@@ -218,6 +218,7 @@ async def test_of_a_node_only_three_fields_may_be_changed(deployed: Deployed) ->
             {"op": "add", "path": "/spec/unschedulable", "value": True},
             {"op": "add", "path": opt_out, "value": "false"},
             {"op": "remove", "path": opt_out},
+            {"op": "add", "path": "/metadata/annotations", "value": {"interlock/change": "chg-1"}},
         ):
             await client.patch(NODES, NODE, [allowed], seen=await client.get(NODES, NODE))
         for denied in (

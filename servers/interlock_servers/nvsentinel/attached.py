@@ -87,11 +87,13 @@ def health_of(part: NvsentinelPart) -> tuple[bool, str]:
         says.append(f"we may not: {'; '.join(examined.may_not)}")
     if not part.operations:
         says.append("it is only looked at")
-    silent = [
-        f"{name} is {one.known}: {one.why}"
+    silent = {
+        name: one.why
         for name, one in client.snapshots().items()
         if one.known in {Known.NEVER, Known.STALE}
-    ]
+    }
+    if silent:
+        says.append(f"not known now: {', '.join(silent)} ({next(iter(silent.values()))})")
     works = nodes.known is Known.FRESH and not examined.may_not and not silent
     works = works and now.mode not in {Mode.ABSENT, Mode.UNKNOWN}
-    return works, "; ".join([*says, *silent])
+    return works, "; ".join(says)

@@ -68,7 +68,13 @@ class NvsentinelClient:
             self.kube, PODS, self.reading.pod, indexes={"node": lambda pod: [pod.node]}
         )
         self.modules = KindCache[Module](self.kube, DEPLOYMENTS, module, namespace=own)
-        self.config = KindCache[dict[str, str]](self.kube, CONFIG_MAPS, _data, namespace=own)
+        # By name, each with a watch of its own: the others of the namespace are not ours to read.
+        self.config = {
+            name: KindCache[dict[str, str]](
+                self.kube, CONFIG_MAPS, _data, namespace=own, fields=f"metadata.name={name}"
+            )
+            for name in (names.BREAKER, names.QUARANTINER)
+        }
         self.leases = KindCache[Held](self.kube, LEASES, read_lease, namespace=own)
         self.tenants = KindCache[dict[str, str]](self.kube, NAMESPACES, _labels)
         self.budgets = KindCache[Budget](self.kube, DISRUPTION_BUDGETS, budget)
@@ -95,13 +101,14 @@ class NvsentinelClient:
             self.nodes,
             self.pods,
             self.modules,
-            self.config,
             self.leases,
             self.tenants,
             self.budgets,
             self.past,
         )
-        return {cache.kind.name: cache for cache in (*own, *self.requests.values())}
+        config = {f"configmaps {name}": cache for name, cache in self.config.items()}
+        named = {cache.kind.name: cache for cache in (*own, *self.requests.values())}
+        return {**named, **config}
 
     async def __aenter__(self) -> Self:
         """Begin to follow it; whether anybody is there shows in `snapshots`.

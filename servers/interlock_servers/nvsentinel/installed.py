@@ -117,8 +117,9 @@ def _mode(
 def breaker(client: NvsentinelClient) -> Breaker:
     """The breaker: what its ConfigMap says, beside whether it is switched on at all."""
     module = named({m.name: m for m in client.modules.values()}, names.QUARANTINER)
-    found = client.config.find(names.BREAKER, client.settings.namespace)
-    return breaker_of(module, found, client.config.snapshot().why)
+    cache = client.config[names.BREAKER]
+    found = cache.find(names.BREAKER, client.settings.namespace)
+    return breaker_of(module, found, cache.snapshot().why)
 
 
 def breaker_of(module: Module | None, found: dict[str, str] | None, why: str = "") -> Breaker:
@@ -148,12 +149,11 @@ def breaker_of(module: Module | None, found: dict[str, str] | None, why: str = "
 
 def rules(client: NvsentinelClient) -> tuple[list[Rule], str]:
     """The rule sets in force, and why there are none where there are none."""
-    text = None
-    for key in (names.QUARANTINER, f"{names.QUARANTINER}-config"):
-        found = client.config.find(key, client.settings.namespace)
-        text = (found or {}).get(names.RULES_KEY, text)
+    cache = client.config[names.QUARANTINER]
+    found = cache.find(names.QUARANTINER, client.settings.namespace) or {}
+    text = found.get(names.RULES_KEY)
     if text is None:
-        return [], client.config.snapshot().why or f"there is no ConfigMap {names.QUARANTINER}"
+        return [], cache.snapshot().why or f"there is no ConfigMap {names.QUARANTINER}"
     return read_rules(text)
 
 

@@ -129,8 +129,8 @@ class _Reboots(AskFor[NodeArguments]):
 class RebootNode(_Reboots):
     """Reboot a node; it may take three quarters of an hour.
 
-    Where maintenance is served NVSentinel drains it first, and end_maintenance (by the name in the
-    answer) gives it back. Elsewhere it must be cordoned and empty already.
+    Where maintenance is served NVSentinel drains it first, and end_maintenance gives it back.
+    Elsewhere it must be cordoned and empty already.
     """
 
     name = "nvsentinel.reboot_node"

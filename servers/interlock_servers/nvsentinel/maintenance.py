@@ -23,10 +23,9 @@ CHECK: Final = "PlannedMaintenance"
 
 
 class RequestMaintenance(AskFor[NodeArguments]):
-    """Have NVSentinel cordon and drain a node. New work stays away; what runs leaves by its rules.
+    """Have NVSentinel cordon a node and drain it by its rules; end_maintenance brings it back.
 
-    Done means that the node is cordoned for it; explain_node shows when it is empty, which may take
-    without end. end_maintenance brings it back.
+    Done means cordoned: explain_node shows when it is empty, which may take without end.
     """
 
     name = "nvsentinel.request_maintenance"

@@ -1,24 +1,11 @@
-"""What we must be allowed on the cluster, and what is missing: asked of the API server itself."""
+"""What is missing on the cluster, of kinds and of rights: asked of the API server itself."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from interlock_servers.nvsentinel import names
+from interlock_servers.nvsentinel import access, names
 from interlock_servers.nvsentinel.client import NvsentinelClient
-from interlock_servers.transports.kube.access import Access, refused
-from interlock_servers.transports.kube.kinds import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    DISRUPTION_BUDGETS,
-    EVENTS,
-    LEASES,
-    NAMESPACES,
-    NODES,
-    PODS,
-    Kind,
-)
+from interlock_servers.transports.kube.access import refused
 from interlock_tools.errors import FactoryError
-
-_READS: Final = ("get", "list", "watch")
 
 
 class Examined(NamedTuple):
@@ -36,44 +23,20 @@ class Examined(NamedTuple):
     missing: tuple[str, ...]
 
 
-def wanted(client: NvsentinelClient, served: tuple[Kind, ...]) -> list[Access]:
-    """Everything that the settings make us do here."""
-    settings = client.settings
-    own = settings.namespace
-    reads = [
-        (NODES, ""),
-        (PODS, ""),
-        (NAMESPACES, ""),
-        (DISRUPTION_BUDGETS, ""),
-        (EVENTS, settings.events_namespace),
-        (LEASES, own),
-        (DEPLOYMENTS, own),
-        (CONFIG_MAPS, own),
-        *((kind, "") for kind in served),
-    ]
-    found = [Access(verb, kind, namespace) for kind, namespace in reads for verb in _READS]
-    if not settings.operations:
-        return found
-    found.append(Access("patch", NODES))
-    found.append(Access("patch", CONFIG_MAPS, own, name=names.BREAKER))
-    found.append(Access("patch", DEPLOYMENTS, own, name=names.QUARANTINER))
-    for kind in served:
-        if kind is names.REPAIRS:
-            found.append(Access("patch", kind, subresource="status"))
-            continue
-        found.append(Access("create", kind))
-        if kind is names.MAINTENANCE:
-            found.append(Access("delete", kind))
-    return found
-
-
 async def examine(client: NvsentinelClient) -> Examined:
-    """Ask what is served and what we may; never raises, and changes nothing."""
+    """Ask what is served and what we may; never raises, and changes nothing.
+
+    A right on a kind that is not served is no loss, and is not told.
+    """
+    settings = client.settings
     try:
         version = await client.kube.discovery.version()
         missing = await client.kube.discovery.missing(names.REQUESTS)
-        served = tuple(kind for kind in names.REQUESTS if kind.name not in missing)
-        may_not = await refused(client.kube, wanted(client, served))
+        wanted = access.reads(settings.namespace, settings.events_namespace)
+        if settings.operations:
+            wanted += access.writes(settings.namespace)
+        asked = [one for one in wanted if one.kind.name not in missing]
+        no = await refused(client.kube, asked)
     except FactoryError as error:
         return Examined(str(error), "", (), ())
     except ExceptionGroup as group:
@@ -81,4 +44,4 @@ async def examine(client: NvsentinelClient) -> Examined:
         if not isinstance(first, FactoryError):
             raise
         return Examined(str(first), "", (), ())
-    return Examined("", version, tuple(map(str, may_not)), tuple(missing))
+    return Examined("", version, tuple(str(one) for one in asked if one in no), tuple(missing))

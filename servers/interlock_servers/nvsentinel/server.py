@@ -6,7 +6,7 @@ from pydantic import Field
 
 from interlock_guardrails.guard import Guard
 from interlock_servers.identity import WhoCalls
-from interlock_servers.nvsentinel import COMPONENT
+from interlock_servers.nvsentinel import COMPONENT, names
 from interlock_servers.nvsentinel.client import NvsentinelClient
 from interlock_servers.nvsentinel.installed import Installed, installed, rules
 from interlock_servers.nvsentinel.models import CordonedBy, Node, Past, Request
@@ -38,9 +38,9 @@ from interlock_servers.transports.kube import KindCache
 INSTRUCTIONS = """\
 NVSentinel on one Kubernetes cluster: faulty GPU nodes, quarantine, drain, repair. Read only.
 sentinel_status first: a default installation only watches, and nothing is cordoned or repaired.
-list_nodes for what is ill, explain_node before anything is proposed for a node, list_stuck for what
-does not go on, list_requests and list_node_events for what was done, list_rules for when a node is
-quarantined. A node_id is the name of its Kubernetes node.
+list_node_health for what is ill, explain_node before anything is proposed for a node, list_stuck
+for what does not go on, list_remediations and list_node_events for what was done, list_rules for
+when a node is quarantined. A node_id is the name of its Kubernetes node.
 remediation-requested means that a request was made: whether it helped, its outcome says.
 A value that is absent is unknown. stale_since: the API server is not heard since then.
 Listings: next_cursor goes back in as cursor with the same filters; fields picks columns.
@@ -86,7 +86,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             for which, why in list(one.unreadable.items())[:5]
         }
         return SentinelStatus(
-            **about(client.nodes, client.modules, client.config),
+            **about(client.nodes, client.modules, client.config[names.BREAKER]),
             mode=now.mode,
             why=now.why or None,
             dry_run=now.dry_run,
@@ -106,7 +106,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
         )
 
     @face.read
-    async def list_nodes(
+    async def list_node_health(
         state: Literal["faulty", "quarantined", "cordoned", "opted_out", "unclear", "all"]
         | None = None,
         limit: Limit = 50,
@@ -119,7 +119,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             (node for node in client.nodes.values() if _is_in(node, state)),
             key=lambda node: node.name,
         )
-        place = Place.of("list_nodes", state=state)
+        place = Place.of("list_node_health", state=state)
         page, more = paged(found, _node_id, place, limit=limit, cursor=cursor)
         return Nodes(
             **about(client.nodes, client.pods, client.leases, *client.requests.values()),
@@ -152,7 +152,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
         )
 
     @face.read
-    async def list_requests(
+    async def list_remediations(
         node_id: str | None = None,
         kind: RequestKind | None = None,
         open_only: bool = False,
@@ -167,7 +167,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             for one in found
             if kind in {None, one.kind} and (not open_only or one.outcome == "open")
         ]
-        place = Place.of("list_requests", node_id=node_id, kind=kind, open_only=str(open_only))
+        place = Place.of("list_remediations", node_id=node_id, kind=kind, open_only=str(open_only))
         page, more = paged(found, _request_id, place, limit=limit, cursor=cursor)
         return Requests(
             **about(*client.requests.values()),
@@ -208,7 +208,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
             for number, one in enumerate(found)
         ]
         page, more = paged(rows, _rule_id, Place.of("list_rules"), limit=limit, cursor=cursor)
-        said = about(client.config)
+        said = about(client.config[names.QUARANTINER])
         return Rules(
             **{**said, "unknown": said["unknown"] or why or None},
             rules=only(RuleView, page, fields),
