@@ -1,8 +1,8 @@
-"""A cluster with the objects that NVSentinel's modules would have written, on a real API server."""
+"""A cluster with the objects that NVSentinel's modules would have written, on an API server."""
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,6 @@ from interlock_servers.nvsentinel import names
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.transports.kube import ClusterSettings
 from interlock_tools.clock import SystemClock
-from tests.kube.real import Cluster
 from tests.servers.waiting import PATIENCE_S
 
 Json = dict[str, Any]
@@ -67,15 +66,16 @@ class World:
     """One API server, and what a test puts on it.
 
     Attributes:
+        kubeconfigs: by persona.
         http: the administrator, raw: what the real modules would do.
     """
 
-    cluster: Cluster
+    kubeconfigs: Mapping[str, Path]
     http: httpx2.AsyncClient
 
     def settings(self, persona: str = "admin", **more: Any) -> NvsentinelSettings:
         """How our server attaches to it."""
-        cluster = ClusterSettings(name="test", kubeconfig=self.cluster.kubeconfigs[persona])
+        cluster = ClusterSettings(name="test", kubeconfig=self.kubeconfigs[persona])
         return NvsentinelSettings(cluster=cluster, **more)
 
     async def post(self, path: str, body: Json) -> Json:
@@ -392,10 +392,12 @@ def stamp() -> str:
 
 
 @asynccontextmanager
-async def world_on(cluster: Cluster) -> AsyncIterator[World]:
+async def world_on(
+    kubeconfigs: Mapping[str, Path], http: httpx2.AsyncClient
+) -> AsyncIterator[World]:
     """The cluster with every definition installed, and NVSentinel's namespace."""
-    async with cluster.client() as http:
-        world = World(cluster, http)
+    async with http:
+        world = World(kubeconfigs, http)
         for definition in [*upstream_crds(), json.loads(OWN_CRD.read_text("utf-8"))]:
             await world.post(CRDS, definition)
         await world.namespace(NAMESPACE)
