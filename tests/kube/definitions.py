@@ -108,15 +108,16 @@ def _drop_empty_defaults(schema: Any) -> None:
 
 
 async def define(kube: Kube, definition: Json) -> None:
-    """Serve a definition, if it is not served yet."""
+    """Serve a definition, if it is not served yet; it is established and listed afterwards."""
     made = await kube.http.post(CRDS, json=definition)
     assert made.status_code in (201, 409), made.text
-    spec = definition["spec"]
-    plural = spec["names"]["plural"]
+    spec, name = definition["spec"], definition["metadata"]["name"]
     served = next(each["name"] for each in spec["versions"] if each["served"])
+    path = f"/apis/{spec['group']}/{served}/{spec['names']['plural']}"
 
-    async def listed() -> bool:
-        answer = await kube.http.get(f"/apis/{spec['group']}/{served}/{plural}")
-        return answer.status_code == 200
+    async def ready() -> bool:
+        told = (await kube.get(f"{CRDS}/{name}")).get("status", {}).get("conditions") or ()
+        established = any(e["type"] == "Established" and e["status"] == "True" for e in told)
+        return established and (await kube.http.get(path)).status_code == 200
 
-    await eventually(listed)
+    await eventually(ready)

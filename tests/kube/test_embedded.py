@@ -33,7 +33,8 @@ def hall(nodes: int, pods: int) -> Iterator[Json]:
     for number in range(pods):
         made = pod(f"p{number}", {"job": f"j{number % 100}"}, nodeName=f"n{number % nodes}")
         made["metadata"]["namespace"] = "default"
-        yield {**made, "status": {"phase": "Running"}}
+        ready = [{"type": "Ready", "status": "True"}]
+        yield {**made, "status": {"phase": "Running", "conditions": ready}}
 
 
 async def test_what_is_loaded_is_there_as_it_was_given(tmp_path: Path) -> None:

@@ -151,3 +151,24 @@ async def test_an_apply_of_a_field_that_nobody_declares_fails(kube: Kube) -> Non
 
     assert answer.status_code == 500
     assert ".zork: field not declared in schema" in body(answer)["message"]
+
+
+async def test_a_status_is_applied_below_and_not_above(kube: Kube) -> None:
+    """Whoever applies a whole object does not thereby own what was seen of it."""
+    name = kube.namespace
+    path = f"/api/v1/nodes/{name}"
+    config_of_node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"a": "b"}},
+        "status": {"conditions": [{"type": "GpuSmWatch", "status": "True"}]},
+    }
+    await kube.http.post("/api/v1/nodes", json={"metadata": {"name": name}})
+    above = body(await kube.apply(path, config_of_node, "one"))
+    kinds = [each["type"] for each in above["status"].get("conditions", ())]
+    assert "GpuSmWatch" not in kinds
+
+    below = body(await kube.apply(f"{path}/status", config_of_node, "one"))
+    found = {each["type"]: each["status"] for each in below["status"]["conditions"]}
+    assert found["GpuSmWatch"] == "True"
+    await kube.http.delete(path)

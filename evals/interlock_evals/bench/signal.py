@@ -102,9 +102,7 @@ def measure() -> Measured:
                 took_s[name].append(seconds)
     figures = {name: median(values, "s") for name, values in took_s.items()}
     reached_s = figures["signal_to_first_cap_s"].value
-    why_not = (
-        "two rounds of facts, plan, proposal, decision and act share the machine with the twins"
-    )
+    why_not = "facts, plan, proposal, decision and act share their cores with plant and twins"
     return Measured(
         figures, {"signal_to_first_cap_s": Promise.at_most(reached_s, MOST_S, "s", why_not)}
     )

@@ -21,7 +21,7 @@ POWER_GROUPS = "power.groups"
 POWER_GPU_LIMITS = "power.gpu_limits"
 Samples = Callable[[str], Evidence | None]
 NO_PROMISES: Mapping[str, float] = {}
-KEPT_S = 0.5  # a plan, its proposal and its act look within moments of each other, at 10,240 GPUs
+KEPT_S = 1.0  # a plan, its proposal and its act look within moments of each other, at 10,240 GPUs
 
 
 class MaxlpsFacts:

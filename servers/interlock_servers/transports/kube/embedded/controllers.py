@@ -5,20 +5,15 @@ no deployments, no nodes that fall silent.
 """
 
 import json
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from interlock_servers.transports.kube.embedded import eviction
+from interlock_servers.transports.kube.embedded.budgets import BudgetCounter
 from interlock_servers.transports.kube.embedded.registry import CRDS, Registry
 from interlock_servers.transports.kube.embedded.requests import MERGE_PATCH, WriteOptions
 from interlock_servers.transports.kube.embedded.resources import Resource
-from interlock_servers.transports.kube.embedded.scale import scale_of
-from interlock_servers.transports.kube.embedded.selectors import object_selector
-from interlock_servers.transports.kube.embedded.statuses import ApiError
 from interlock_servers.transports.kube.embedded.store import Change, Entry, Key, Store, decode
 from interlock_servers.transports.kube.embedded.writes import CLEANUP, Writer
 
@@ -35,8 +30,7 @@ class Controllers:
         self._store, self._registry, self._writer = store, registry, writer
         self._orphans: set[Place] = set()  # whose owners have to be looked for
         self._ending: set[Place] = set()  # deleted, and held by something of ours
-        self._stale: dict[str, list[Mapping[str, str] | None]] = {}  # namespace: labels, None: all
-        self._health: dict[Key, tuple[int, bool]] = {}
+        self._budgets = BudgetCounter(store, registry, writer)
         self._wake = anyio.Event()
         store.observers.append(self._observe)
 
@@ -44,16 +38,11 @@ class Controllers:
         entry, place = change.entry, (resource_key, change.entry.key)
         if change.deleted:
             self._orphans |= self._store.owned.get(entry.uid, set())
-            if resource_key == "/pods":
-                self._health.pop(entry.key, None)
         elif entry.owners and (change.previous is None or change.previous.owners != entry.owners):
             self._orphans.add(place)
         if entry.deleting and not change.deleted:
             self._ending.add(place)
-        if resource_key == "/pods":
-            self._stale.setdefault(entry.key[0], []).append(entry.labels)
-        elif resource_key == eviction.BUDGETS and not change.deleted:
-            self._stale.setdefault(entry.key[0], []).append(None)
+        self._budgets.observe(resource_key, change)
         self._wake.set()
 
     async def run(self) -> None:
@@ -71,9 +60,7 @@ class Controllers:
             self._collect(place)
         for place in list(self._ending):
             self._end(place)
-        stale, self._stale = self._stale, {}
-        for namespace, labels in stale.items():
-            self._count(namespace, labels)
+        self._budgets.step()
 
     # --- garbage ---
 
@@ -161,70 +148,3 @@ class Controllers:
         resource_key, key = place
         table = self._store.table(resource_key)
         return self._registry.stored().get(resource_key), table.entries.get(key)
-
-    # --- budgets ---
-
-    def _count(self, namespace: str, labels: list[Mapping[str, str] | None]) -> None:
-        resource = self._registry.stored().get(eviction.BUDGETS)
-        if resource is None:
-            return
-        for entry, budget in list(eviction.budgets_in(self._store, namespace)):
-            test = object_selector(budget["spec"].get("selector"))
-            if any(each is None or test(each) for each in labels):
-                self._count_one(resource, entry, budget)
-
-    def _count_one(self, resource: Resource, entry: Entry, budget: Json) -> None:
-        spec, status = budget["spec"], budget["status"]
-        test = object_selector(spec.get("selector"))
-        pods = [e for e in self._store.table("/pods").within(entry.key[0]) if test(e.labels)]
-        there = {each.key[1] for each in pods}
-        disrupted = {n: at for n, at in status.get("disruptedPods", {}).items() if n in there}
-        healthy = sum(self._is_healthy(e) and e.key[1] not in disrupted for e in pods)
-        expected = self._expected(pods)
-        if "maxUnavailable" in spec:
-            desired = max(0, expected - _amount(spec["maxUnavailable"], expected))
-        elif isinstance(spec.get("minAvailable"), str):
-            desired = _amount(spec["minAvailable"], expected)
-        else:
-            desired, expected = spec.get("minAvailable", 0), len(pods)
-        counted = {
-            "observedGeneration": budget["metadata"]["generation"],
-            "disruptionsAllowed": max(0, healthy - desired) if expected else 0,
-            "currentHealthy": healthy,
-            "desiredHealthy": desired,
-            "expectedPods": expected,
-            "disruptedPods": disrupted or None,
-        }
-        gone = {name: None for name in status.get("disruptedPods", {}) if name not in disrupted}
-        if disrupted and gone:
-            counted["disruptedPods"] = {**disrupted, **gone}
-        try:
-            self._patch(resource, entry.key, {"status": counted}, "status")
-        except ApiError:  # it was deleted meanwhile
-            return
-
-    def _is_healthy(self, entry: Entry) -> bool:
-        known = self._health.get(entry.key)
-        if known is None or known[0] != entry.version:
-            known = entry.version, eviction.is_ready(decode(b"{", entry))
-            self._health[entry.key] = known
-        return known[1]
-
-    def _expected(self, pods: list[Entry]) -> int:
-        """How many pods their controllers want; who has none, or one without a scale, is none."""
-        owners = {uid for entry in pods for uid in entry.owners[:1]}
-        return sum(self._replicas(uid) for uid in owners)
-
-    def _replicas(self, uid: str) -> int:
-        place = self._store.by_uid.get(uid)
-        resource, entry = self._find(place) if place is not None else (None, None)
-        if resource is None or entry is None or resource.scale is None:
-            return 0
-        scaled = scale_of(decode(resource.prefix, entry), resource.scale)
-        return int(scaled["spec"].get("replicas", 0))
-
-
-def _amount(given: int | str, whole: int) -> int:
-    if isinstance(given, int):
-        return given
-    return math.ceil(int(given.rstrip("%")) * whole / 100)

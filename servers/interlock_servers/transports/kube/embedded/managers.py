@@ -4,6 +4,7 @@ Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -203,3 +204,15 @@ def without_books(value: Mapping[str, Any]) -> Json:
         if key not in ("managedFields", "resourceVersion")
     }
     return {**value, "metadata": metadata}
+
+
+def same_books(one: Json, other: Json) -> bool:
+    """Whether the same managers own the same fields, however long since."""
+    return _entries(one) == _entries(other)
+
+
+def _entries(value: Json) -> list[str]:
+    return sorted(
+        json.dumps({key: each for key, each in entry.items() if key != "time"}, sort_keys=True)
+        for entry in value["metadata"].get("managedFields") or ()
+    )

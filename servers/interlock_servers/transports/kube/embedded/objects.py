@@ -1,5 +1,6 @@
 """One object on its way into the store: decoded, pruned, completed, checked, and indexed."""
 
+import copy
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -210,3 +211,34 @@ def fields_of(resource: Resource, value: Mapping[str, Any]) -> dict[str, str]:
         elif field == "spec.unschedulable":
             found[field] = "false"
     return found
+
+
+def only_status(resource: Resource, old: Json, value: Json) -> Json:
+    """What a write to the status subresource changes; of built-in kinds also the metadata."""
+    changed = copy.deepcopy(old)
+    if "status" in value:
+        changed["status"] = value["status"]
+    else:
+        changed.pop("status", None)
+    if resource.custom:
+        return changed
+    kept = {
+        name: old["metadata"][name]
+        for name in (
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        )
+        if name in old["metadata"]
+    }
+    changed["metadata"] = {**value["metadata"], **kept}
+    return changed
+
+
+def finished(value: Json) -> bool:
+    """Whether nothing holds a deleted object any more."""
+    metadata = value["metadata"]
+    held = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds", 0)
+    return "deletionTimestamp" in metadata and not held and value["kind"] != "Namespace"

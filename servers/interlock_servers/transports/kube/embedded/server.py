@@ -130,6 +130,9 @@ class EmbeddedKube:
         )
         server = EmbeddedServer(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            # Connections inherit it; asyncio sets it only where a socket names its protocol, and
+            # without it a small answer waits 40 ms for the caller's acknowledgement.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._serve, server, listener, tasks.cancel_scope)
                 tasks.start_soon(self._controllers.run)

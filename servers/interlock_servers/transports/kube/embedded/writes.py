@@ -1,7 +1,6 @@
 """Creates, updates, patches, applies and deletes, each as the API server does it."""
 
 import copy
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -11,6 +10,7 @@ from interlock_servers.transports.kube.embedded.managers import (
     Manager,
     apply,
     note_update,
+    same_books,
     without_books,
 )
 from interlock_servers.transports.kube.embedded.patches import (
@@ -198,6 +198,11 @@ class Writer:
         entry = self._store.table(resource.key).entries.get(key)
         if entry is None and subresource:
             raise not_found(resource.group, resource.plural, key[1])
+        if resource.status:  # each half is applied where it is written
+            kept = ("kind", "apiVersion", "metadata", "status")
+            config = {
+                k: v for k, v in config.items() if (k in kept if subresource else k != "status")
+            }
         by = Manager(options.manager, "Apply", resource.api_version, subresource)
         objects.place(resource, config, key[0], key[1])
         version_given = config["metadata"].pop("resourceVersion", None)
@@ -227,7 +232,7 @@ class Writer:
         self._check_versions(resource, old, value)
         now, books = self.now(), value["metadata"].get("managedFields")
         if subresource == "status":
-            value = _only_status(resource, old, value)
+            value = objects.only_status(resource, old, value)
         else:
             objects.carry_over(resource, old, value)
             objects.complete(resource, value, now)
@@ -239,10 +244,9 @@ class Writer:
         else:
             by = Manager(options.manager, "Update", resource.api_version, subresource)
             note_update(old, value, resource.schema, by, now)
-        same_books = _owners(old) == _owners(value)
-        if same_books and without_books(value) == without_books(old):
+        if same_books(old, value) and without_books(value) == without_books(old):
             return old
-        if _finished(value):
+        if objects.finished(value):
             if not options.dry_run:
                 self._store.remove(resource.key, key, value)
             return value
@@ -360,42 +364,3 @@ class Writer:
                     f"{said} in object meta: {value['metadata'][field]}"
                 )
                 raise conflict(resource.group, resource.plural, value["metadata"]["name"], why)
-
-
-def _only_status(resource: Resource, old: Json, value: Json) -> Json:
-    """What a write to the status subresource changes; of built-in kinds also the metadata."""
-    changed = copy.deepcopy(old)
-    if "status" in value:
-        changed["status"] = value["status"]
-    else:
-        changed.pop("status", None)
-    if resource.custom:
-        return changed
-    kept = {
-        name: old["metadata"][name]
-        for name in (
-            "uid",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-        )
-        if name in old["metadata"]
-    }
-    changed["metadata"] = {**value["metadata"], **kept}
-    return changed
-
-
-def _finished(value: Json) -> bool:
-    """Whether nothing holds a deleted object any more."""
-    metadata = value["metadata"]
-    held = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds", 0)
-    return "deletionTimestamp" in metadata and not held and value["kind"] != "Namespace"
-
-
-def _owners(value: Json) -> list[str]:
-    """Who owns what, however long since."""
-    return sorted(
-        json.dumps({key: each for key, each in entry.items() if key != "time"}, sort_keys=True)
-        for entry in value["metadata"].get("managedFields") or ()
-    )
