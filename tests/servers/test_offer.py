@@ -321,7 +321,7 @@ async def test_the_text_and_the_structure_say_the_same(offered: Offered) -> None
 
 async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
     """Every face of a real site: no name, description or argument that approves or resumes."""
-    async with open_lab(tmp_path, requests=True) as lab:
+    async with open_lab(tmp_path, requests=True, sends=True) as lab:
         assert set(lab.clients) == {
             "exchange",
             "dsx_exchange",
@@ -329,6 +329,7 @@ async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
             "isolation",
             "maxlps",
             "flex",
+            "grid_isv",
         }
         for client in lab.clients.values():
             for tool in (await client.list_tools()).tools:

@@ -41,7 +41,9 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("flex", "grid_schedule"): ("steps", {"starts_at", "limit_w"}, "ends_at", {}),
     ("flex", "list_feeds"): ("feeds", {"feed_tag"}, "compliant", {}),
     ("flex", "list_breaches"): ("breaches", {"breach_id"}, "status", {}),
+    ("flex", "list_enforcements"): ("enforcements", {"breach_id"}, "code", {}),
     ("flex", "list_refused_messages"): ("refused", {"reason"}, "count", {}),
+    ("grid_isv", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
     ("maxlps", "power_tree"): ("domains", {"id", "level"}, "headroom_w", {}),
     ("maxlps", "list_groups"): ("groups", {"name"}, "tenant", {}),
     ("maxlps", "list_nodes"): ("nodes", {"node_id"}, "power_w", {}),
@@ -65,7 +67,7 @@ class Thing(Row):
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The lab, with a grid limit that it breaks, and two changes: every list has rows."""
-    async with open_lab(tmp_path, requests=True) as opened:
+    async with open_lab(tmp_path, requests=True, sends=True) as opened:
         ready = {"state": "AI ready", "expires_in_s": 3600.0, "reason": "a test of lists"}
         announced = await opened.call("bms", "announce_readiness", point="Status", **ready)
         await opened.approve(announced)
