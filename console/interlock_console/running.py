@@ -172,7 +172,7 @@ def _beside(site: SiteSettings, data_dir: Path) -> SiteSettings:
     update: dict[str, object] = {"data_dir": data_dir, "sinks": SinkSettings()}
     update |= {"store_url": None, "store_url_env": None}
     for name, component in (("exchange", site.exchange), ("flex", site.flex)):
-        if component is not None:
+        if component is not None and component.mqtt is not None:
             client_id = f"{component.mqtt.client_id}-doctor-{os.getpid()}"
             mqtt = component.mqtt.model_copy(update={"client_id": client_id})
             update[name] = component.model_copy(update={"mqtt": mqtt})

@@ -385,7 +385,9 @@ def _flex_health(client: FlexClient) -> Connection:
     health = client.health()
     if health.why_not is not None:
         return Connection("flex", False, health.why_not)
-    return Connection("flex", True, f"verified targets only, from {', '.join(_sources(client))}")
+    sources = ", ".join(_sources(client))
+    said = f"verified targets only, from {sources}" if sources else "the utility's OpenADR alone"
+    return Connection("flex", True, said)
 
 
 def _sentinel_health(part: NvsentinelPart) -> Connection:

@@ -64,7 +64,7 @@ async def test_after_a_restart_the_store_knows_its_open_change(lab: Lab) -> None
         asked["change_id"]
     ]
     assert notes[0].kind == "taken over"
-    await lab.approve(asked)
+    await lab.approve(asked, people=3)  # the target names no feeds and has no end
     await lab.end_of(asked)
     await again.step()
     assert again.held_limit_w == LIMIT_W

@@ -65,6 +65,8 @@ DPS_WRITES = (
     "ResourceGroupUpdateResources",
     "ResourceGroupDelete",
 )
+INFRA = "//grid/v1/infra/ima-prod"  # the infrastructure agent; nobody plays it unless a test does
+INFRA_KEY, AGENT_KEY = make_key("ima-prod-1"), make_key("maxlps-1")
 AGENT = Principal(
     id="agent:power",
     kind=PrincipalKind.AGENT,
@@ -266,9 +268,9 @@ async def open_lab(
     jobs = FOUR_NODES if without_dps else lab_jobs(site)
     clock = CountingClock(START)
     plant = ListenedPlant(site, jobs, seed=7, start=START, load=SyntheticLoad(jobs, seed=7))
-    isv_key, agent_key = make_key("acme-1"), make_key("maxlps-1")
+    isv_key, agent_key = make_key("acme-1"), AGENT_KEY
     our_key = make_key("interlock-1")
-    keys = write_jwks(folder / "jwks.json", [isv_key, agent_key, our_key])
+    keys = write_jwks(folder / "jwks.json", [isv_key, agent_key, our_key, INFRA_KEY])
     async with AsyncExitStack() as stack:
         brokers = await stack.enter_async_context(AsyncExitStack())
         broker = await brokers.enter_async_context(local_broker())
@@ -308,6 +310,7 @@ async def open_lab(
                     grid.source: (isv_key.kid,),
                     agent.source: (agent_key.kid,),
                     ISV: (our_key.kid,),
+                    INFRA: (INFRA_KEY.kid,),
                 },
                 site_id=site.name,
                 feeds=site.feed_ids,

@@ -321,7 +321,8 @@ async def test_the_text_and_the_structure_say_the_same(offered: Offered) -> None
 
 async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
     """Every face of a real site: no name, description or argument that approves or resumes."""
-    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as lab:
+    nodes = ("node-001",)
+    async with open_lab(tmp_path, requests=True, sends=True, beside_dps=nodes) as lab:
         assert set(lab.clients) == {
             "exchange",
             "dsx_exchange",
@@ -332,6 +333,7 @@ async def test_no_tool_of_any_server_votes(tmp_path: Path) -> None:
             "dps",
             "dps_groups",
             "flex",
+            "grid_isv",
         }
         for client in lab.clients.values():
             for tool in (await client.list_tools()).tools:

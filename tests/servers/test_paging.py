@@ -43,6 +43,7 @@ LISTS: dict[tuple[str, str], tuple[str, set[str], str, dict[str, Any]]] = {
     ("flex", "list_breaches"): ("breaches", {"breach_id"}, "status", {}),
     ("flex", "list_enforcements"): ("enforcements", {"breach_id"}, "code", {}),
     ("flex", "list_refused_messages"): ("refused", {"reason"}, "count", {}),
+    ("grid_isv", "list_changes"): ("changes", {"change_id", "state"}, "why", {}),
     ("maxlps", "power_tree"): ("domains", {"id", "level"}, "headroom_w", {}),
     ("maxlps", "list_groups"): ("groups", {"name"}, "tenant", {}),
     ("maxlps", "list_nodes"): ("nodes", {"node_id"}, "power_w", {}),
@@ -80,7 +81,8 @@ class Thing(Row):
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The lab, with a grid limit that it breaks, and two changes: every list has rows."""
-    async with open_lab(tmp_path, requests=True, beside_dps=("node-001",)) as opened:
+    nodes = ("node-001",)
+    async with open_lab(tmp_path, requests=True, sends=True, beside_dps=nodes) as opened:
         assert opened.nodes is not None
         opened.nodes.twins["node-001"].raise_xid(0, 79)
         ready = {"state": "AI ready", "expires_in_s": 3600.0, "reason": "a test of lists"}

@@ -46,7 +46,7 @@ from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.signals import GridSignal, Health
 from interlock_servers.flex.store import FlexStore
 from interlock_servers.flex.strict_json import JsonObject
-from interlock_servers.transports.mqtt import Message, MqttBus
+from interlock_servers.transports.mqtt import Message, MqttBus, MqttSettings
 from interlock_tools.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,11 @@ class FlexClient:
         """
         self.settings = settings
         self._clock = clock
-        self._keys = KeySource(settings, clock)
+        self._keys = None if settings.mqtt is None else KeySource(settings, clock)
         self._waiting: deque[Message] = deque()
-        memory = None if folder is None else ReplayFile(folder / _file_name(settings))
+        memory = None
+        if folder is not None and settings.mqtt is not None:
+            memory = ReplayFile(folder / _file_name(settings.mqtt))
         self._replay = ReplayGuard(settings.replay_window_s, memory)
         self._record = None if folder is None else TargetRecord(folder / FILE_NAME)
         self.openadr = None
@@ -85,13 +87,7 @@ class FlexClient:
             self.openadr = OpenAdrClient(settings.openadr, clock, self._refuse, self._write_down)
         self._signals: tuple[GridSignal, ...] = () if self.openadr is None else (self.openadr,)
         self._store = FlexStore(settings.feeds, self._of_signals)
-        prefixes = [""] if settings.cpc_id is None else ["", f"cpc/{settings.cpc_id}/"]
-        self._bus = MqttBus(
-            settings.mqtt,
-            clock,
-            self.hear,
-            subscriptions=[(prefix + name, qos) for prefix in prefixes for name, qos in _FILTERS],
-        )
+        self._bus = None if settings.mqtt is None else self._bus_at(settings.mqtt)
         self._lock = threading.Lock()
         self._was_connected = False
         self._told = False  # since we connected, the agent has said what is in force
@@ -101,6 +97,12 @@ class FlexClient:
         self._news = asyncio.Event()
         self._watchers: tuple[asyncio.Task[None], ...] = ()
         self._opened = AsyncExitStack()
+
+    def _bus_at(self, mqtt: MqttSettings) -> MqttBus:
+        cpc_id = self.settings.cpc_id
+        prefixes = [""] if cpc_id is None else ["", f"cpc/{cpc_id}/"]
+        filters = [(prefix + name, qos) for prefix in prefixes for name, qos in _FILTERS]
+        return MqttBus(mqtt, self._clock, self.hear, subscriptions=filters)
 
     async def __aenter__(self) -> Self:
         """Start connecting; see `wait_connected`.
@@ -114,14 +116,16 @@ class FlexClient:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self._replay.close)
-            await self._keys.look_if_due()
-            await stack.enter_async_context(self._bus)
+            if self._keys is not None:
+                await self._keys.look_if_due()
+            if self._bus is not None:
+                await stack.enter_async_context(self._bus)
             for signal in self._signals:
                 await stack.enter_async_context(signal)
             self._opened = stack.pop_all()
         self._watchers = (
             asyncio.create_task(self._watch(), name="flex-watch"),
-            asyncio.create_task(self._watch_keys(), name="flex-keys"),
+            *self._watching_keys(),
         )
         return self
 
@@ -139,12 +143,13 @@ class FlexClient:
         await self._opened.__aexit__(kind, error, tb)
 
     async def wait_connected(self, timeout_s: float) -> None:
-        """Return once a broker has accepted us.
+        """Return once a broker has accepted us; at once where there is no bus.
 
         Raises:
             UnavailableError: none did in time.
         """
-        await self._bus.wait_connected(timeout_s)
+        if self._bus is not None:
+            await self._bus.wait_connected(timeout_s)
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()`, asked after every message and every change of the connection.
@@ -185,6 +190,8 @@ class FlexClient:
         Raises:
             RejectedError: it would not be believed; says why.
         """
+        if self._keys is None:
+            raise RejectedError(Reason.KEYS_UNKNOWN, "there is no bus, and so no signer")
         return self._keys.verify(compact, source)
 
     def set_since(self, feeds: Iterable[str], since: datetime) -> bool:
@@ -244,12 +251,19 @@ class FlexClient:
             self._look()
             return Health(
                 connected=self._was_connected,
-                broker=self._bus.broker,
+                broker=None if self._bus is None else self._bus.broker,
                 certain_at=self._certain_at,
                 why_not=self._why_not(),
             )
 
     def _why_not(self) -> str | None:
+        if (why := self._why_not_the_bus()) is not None:
+            return why
+        return next((w for s in self._signals if (w := s.health().why_not) is not None), None)
+
+    def _why_not_the_bus(self) -> str | None:
+        if self._bus is None or self._keys is None:
+            return None
         if not self._was_connected:
             return f"the bus is disconnected: {self._bus.last_error or 'connecting'}"
         if refused := self._bus.refused_filters:
@@ -258,7 +272,7 @@ class FlexClient:
             return unknown
         if not self._told:
             return "since connecting, the Flex Agent has not said which targets are in force"
-        return next((w for s in self._signals if (w := s.health().why_not) is not None), None)
+        return None
 
     def _of_signals(self, moment: datetime) -> tuple[LoadTarget, ...]:
         return tuple(target for signal in self._signals for target in signal.targets(moment))
@@ -280,11 +294,15 @@ class FlexClient:
                 self._look()
             await asyncio.sleep(WATCH_S)  # the socket's time, whatever the injected clock says
 
-    async def _watch_keys(self) -> None:
+    def _watching_keys(self) -> Iterable[asyncio.Task[None]]:
+        if self._keys is not None:
+            yield asyncio.create_task(self._watch_keys(self._keys), name="flex-keys")
+
+    async def _watch_keys(self, keys: KeySource) -> None:
         while True:
             before = len(self._waiting)  # what comes while we look may need another look
             try:
-                looked = await self._keys.look_if_due()
+                looked = await keys.look_if_due()
             except Exception:  # whatever a publisher says, we look again
                 log.exception("the signers' keys could not be understood")
                 looked = False
@@ -297,8 +315,9 @@ class FlexClient:
             await asyncio.sleep(WATCH_S)
 
     def _look(self) -> None:
-        connected = self._bus.connected
-        if self._keys.why_not() is not None:  # what came meanwhile was refused
+        connected = self._connected()
+        # What came while the keys were not known was refused.
+        if self._keys is not None and self._keys.why_not() is not None:
             self._told = not self.settings.needs_snapshot
         if connected and not self._was_connected:
             self._told = not self.settings.needs_snapshot
@@ -307,6 +326,12 @@ class FlexClient:
             self._tell()
         if self._why_not() is None:
             self._certain_at = self._clock.now()
+
+    def _connected(self) -> bool:
+        """To the bus; where there is none, to every other signal."""
+        if self._bus is not None:
+            return self._bus.connected
+        return all(signal.health().connected for signal in self._signals)
 
     # --- the network thread, and the loop for what waited for a key ---
 
@@ -347,7 +372,7 @@ class FlexClient:
         topic = parse_topic(message.topic)
         envelope = parse_envelope(topic, message.payload)
         self._replay.check_time(envelope.sent_at, message.received_at)
-        payload = self._keys.verify(envelope.data, envelope.source)
+        payload = self.verified(envelope.data, envelope.source)
         self._replay.take(
             envelope.event_id,
             envelope.sent_at,
@@ -373,7 +398,7 @@ class FlexClient:
                     self._replay.check_time(state.snapshot_at, at)
                 if self._store.take_snapshot(states, at):
                     with self._lock:
-                        self._told = self._bus.connected
+                        self._told = self._connected()
                         self._look()
             case Kind.BREACH:
                 self._store.add_breach(parse_breach(envelope, payload, at))
@@ -389,7 +414,7 @@ class FlexClient:
         )
 
 
-def _file_name(settings: FlexSettings) -> str:
+def _file_name(mqtt: MqttSettings) -> str:
     """A file for each connection: several may share a folder, and each hears everything."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", settings.mqtt.client_id)
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", mqtt.client_id)
     return f"flex-replays-{plain}.log"

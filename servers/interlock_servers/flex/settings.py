@@ -72,7 +72,7 @@ class FlexSettings(BaseModel):
     """Where the bus is, whom we believe on it, and which feeds are ours.
 
     Attributes:
-        mqtt: the bus.
+        mqtt: the bus; None: the utility's OpenADR alone speaks for the grid.
         jwks_file, jwks_url: where the public keys are, one of the two; no public contract says
             where they come from.
         jwks_ca_file: the authorities to trust for `jwks_url`, where they are not the machine's.
@@ -98,14 +98,14 @@ class FlexSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mqtt: MqttSettings
+    mqtt: MqttSettings | None = None
     jwks_file: Path | None = None
     jwks_url: str | None = None
     jwks_ca_file: Path | None = None
     jwks_refresh_s: float = Field(default=3600.0, ge=60.0, le=86_400.0)
     jwks_look_again_s: float = Field(default=60.0, ge=5.0, le=3600.0)
     jwks_kept_s: float = Field(default=86_400.0, ge=60.0, le=30 * 86_400.0)
-    trusted: dict[str, tuple[str, ...]] = Field(min_length=1)
+    trusted: dict[str, tuple[str, ...]] = {}
     replay_window_s: float = Field(default=300.0, gt=0, le=86_400)
     site_id: str = Field(min_length=1, max_length=200)
     feeds: tuple[str, ...] = Field(min_length=1)
@@ -139,7 +139,17 @@ class FlexSettings(BaseModel):
         return None if url is None else encrypted_url(url)
 
     @model_validator(mode="after")
-    def _keys_have_one_place(self) -> Self:
+    def _is_heard_somewhere(self) -> Self:
+        """The bus with its keys, or OpenADR alone; nothing of the bus without the bus."""
+        if self.mqtt is None:
+            if self.openadr is None:
+                raise ValueError("name mqtt, openadr, or both: else nothing speaks for the grid")
+            of_the_bus = ("trusted", "jwks_file", "jwks_url", "publish", "cpc_id")
+            if given := [name for name in of_the_bus if getattr(self, name)]:
+                raise ValueError(f"{', '.join(given)}: of the bus, and there is no mqtt")
+            return self
+        if not self.trusted:
+            raise ValueError("trusted names nobody: then nothing on the bus is believed")
         if (self.jwks_file is None) is (self.jwks_url is None):
             raise ValueError("name either jwks_file or jwks_url")
         return self

@@ -7,7 +7,7 @@ all have in common, such as following a change, is there once.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.auth.provider import TokenVerifier
@@ -21,7 +21,13 @@ from interlock_servers.surface.extension import Extension
 from interlock_servers.surface.factory import Template, build_server
 from interlock_servers.surface.middleware import Middleware
 from interlock_servers.surface.streams import Streams
-from interlock_servers.surface.toolsets import EVERYTHING, Narrow, Narrowing, Offer
+from interlock_servers.surface.toolsets import (
+    EVERYTHING,
+    Narrow,
+    Narrowing,
+    Offer,
+    without_output_schemas,
+)
 from interlock_servers.surface.watching import Watch, watch_of
 
 # A gateway puts `<service>-<port>_` before a name, and clients take 64 characters at most.
@@ -30,6 +36,8 @@ TOGETHER = """\
 All components of one site. Each tool's name begins with its component; below and in descriptions
 tools are named without it. Ask for less with the headers X-MCP-Toolsets and X-MCP-Readonly.
 """
+
+SCHEMAS_OF_PARTS: Final = 7  # of more, answers' schemas alone would cost thousands of tokens
 
 Part = TypeVar("Part")
 
@@ -166,6 +174,8 @@ def _compose(
         if narrow.leaves_tool(tools.toolsets[full], tool.annotations)
     ]
     proposing = frozenset(tool.name for tool in kept if not only_reads(tool))
+    if len(every) > SCHEMAS_OF_PARTS:
+        around.append(without_output_schemas)
     offer = Offer(
         tools={tool.name: (tools.toolsets[tool.name], tool.annotations) for tool in kept},
         prompts=prompts.toolsets,

@@ -121,6 +121,20 @@ class Offer:
         return frozenset()
 
 
+async def without_output_schemas(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """List tools without the schemas of their answers, which a large site's list has no room for.
+
+    The answers are as structured as before; the server of one component lists their schemas.
+    """
+    result = await call_next(ctx)
+    if ctx.method != "tools/list" or not isinstance(result, dict):
+        return result
+    lean = [{k: v for k, v in tool.items() if k != "outputSchema"} for tool in result["tools"]]
+    return {**result, "tools": lean}
+
+
 class Narrowing:
     """Keeps each request to what it asked for, in its lists and when something is called."""
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import ValidationError
 
 from interlock_servers.flex.client import FlexClient
+from interlock_servers.flex.facts import DEAF_AFTER_S, GRID_LIMIT, FlexFacts
 from interlock_servers.flex.models import Reason, RejectedError
 from interlock_servers.flex.openadr.client import OpenAdrClient
 from interlock_servers.flex.openadr.settings import OpenAdrSettings, VtnLogin
 from interlock_servers.flex.recorded import FILE_NAME, recorded_targets
+from interlock_servers.flex.settings import FlexSettings
 from interlock_servers.flex.signals import GridSignal
 from interlock_servers.flex.twin import GridIsvTwin, TwinKey
 from interlock_servers.flex.twin_vtn import CLIENT_ID, CLIENT_SECRET, VtnFault, VtnTwin
@@ -27,7 +30,9 @@ from interlock_tools.errors import (
     InvalidRequestError,
     UnavailableError,
 )
-from tests.servers.flex.conftest import PATIENCE_S, START, MakeSettings
+from interlock_tools.fact import Fact, FactNeed, Unknown
+from interlock_tools.identity import Target
+from tests.servers.flex.conftest import ISV, PATIENCE_S, START, MakeSettings
 from tests.servers.flex.test_openadr_events import limit
 from tests.servers.flex.test_store import at
 
@@ -326,3 +331,51 @@ async def test_the_bus_and_the_vtn_are_one_limit_and_each_is_a_signal(
             assert Reason.UNKNOWN_UNIT in client.rejected()
         written = [target.limit_w for target in recorded_targets(tmp_path / FILE_NAME)]
         assert sorted(watts for watts in written if watts) == [7_000.0, 9_000.0]
+
+
+async def test_a_utility_speaks_for_the_grid_where_there_is_no_bus(tmp_path: Path) -> None:
+    """Limit, fact and certainty are those of its signal, and so is what is not known."""
+    secret = tmp_path / "secret"
+    secret.write_text(CLIENT_SECRET)
+    clock = ManualClock(START)
+    async with VtnTwin(clock).listening() as vtn:
+        grid = Utility(vtn, clock, secret)
+        ours = FlexSettings(site_id="lab", feeds=("main-a",), openadr=grid.settings)
+        client = FlexClient(ours, clock, folder=tmp_path)
+        assert client.health().why_not is not None
+        async with client:
+            assert client.openadr is not None
+            await client.wait_connected(PATIENCE_S)
+            event = grid.put(7_000.0)
+            await client.openadr.look()
+            health = client.health()
+            assert (health.connected, health.certain_at, health.why_not) == (True, START, None)
+            need = FactNeed(kind=GRID_LIMIT, subject=Target(kind="site", id="lab"), max_age_s=60.0)
+            facts = FlexFacts(client, clock)
+            fact = await facts.fact(need)
+            assert isinstance(fact, Fact)
+            assert (fact.value["limit_w"], fact.value["correlation_id"]) == (7_000.0, event)
+            vtn.faults = {VtnFault.DOWN}
+            clock.advance(grid.settings.stale_after_s + DEAF_AFTER_S + 1)
+            assert isinstance(await facts.fact(need), Unknown)
+            assert "OpenADR" in (client.health().why_not or "")
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({}, "nothing speaks for the grid"),
+        ({"openadr": True, "trusted": {ISV: ("acme-1",)}}, "trusted: of the bus"),
+        ({"openadr": True, "jwks_url": "https://keys.example.com/jwks"}, "jwks_url: of the bus"),
+        ({"mqtt": True, "jwks_url": "https://keys.example.com/jwks"}, "trusted names nobody"),
+    ],
+)
+def test_what_speaks_for_the_grid_is_said_whole(members: dict[str, Any], says: str) -> None:
+    """Nothing of the bus without the bus, and no bus on which nobody is believed."""
+    given: dict[str, Any] = {
+        "openadr": {"vtn_url": "https://vtn.example.com", "programs": ("flex",)},
+        "mqtt": {"brokers": ("mqtt://127.0.0.1:1883",), "client_id": "interlock-flex"},
+    }
+    wanted = {name: given[name] if value is True else value for name, value in members.items()}
+    with pytest.raises(ValidationError, match=says):
+        FlexSettings.model_validate({"site_id": "lab", "feeds": ("main-a",), **wanted})

@@ -62,6 +62,27 @@ def test_a_report_holds_what_the_event_asked_for() -> None:
     assert values(intervals[0]) == {"USAGE": 3.0, "DATA_QUALITY": "OK"}
 
 
+def test_the_operating_state_is_of_the_meter_and_unknown_where_that_is() -> None:
+    """Curtailed where it kept below the target; above it, it ran as ever."""
+    asked = {
+        "id": "event-1",
+        "programID": "program-1",
+        "reportDescriptors": [{"payloadType": "OPERATING_STATE"}],
+    }
+    made = with_a_gap()
+    over = made.rows[2]._replace(metered_w=9_000.0)
+    made = made._replace(rows=(*made.rows[:2], over, *made.rows[3:]))
+    report = settlement_report(made, asked, SETTINGS, resource_name="lab")
+    assert what_is_wrong("3.0", "report", report) is None
+    intervals = report["resources"][0]["intervals"]
+    assert [values(one).get("OPERATING_STATE") for one in intervals] == [
+        "RUNNING_CURTAILED",
+        None,
+        "RUNNING_NORMAL",
+        "RUNNING_CURTAILED",
+    ]
+
+
 def values(interval: dict[str, Any]) -> dict[str, Any]:
     """The one value of each payload."""
     return {payload["type"]: payload["values"][0] for payload in interval["payloads"]}

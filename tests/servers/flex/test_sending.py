@@ -65,13 +65,20 @@ def cap(lab: Lab, cap_w: float) -> None:
     lab.plant.command_caps(range(lab.plant.site.gpu_count), cap_w)
 
 
+def broker_of(lab: Lab) -> str:
+    """Where the bus of the lab is."""
+    flex = lab.site.settings.flex
+    assert flex is not None
+    assert flex.mqtt is not None
+    (broker,) = flex.mqtt.brokers
+    return broker
+
+
 @asynccontextmanager
 async def overheard(lab: Lab) -> AsyncIterator[list[dict[str, Any]]]:
     """The envelopes on our own topic, as anybody on the bus hears them."""
     heard: list[Message] = []
-    assert lab.site.settings.flex is not None
-    brokers = lab.site.settings.flex.mqtt.brokers
-    settings = MqttSettings(brokers=brokers, client_id="witness")
+    settings = MqttSettings(brokers=(broker_of(lab),), client_id="witness")
     topic = f"{ISV.removeprefix('//')}/loadtarget/set"
     said: list[dict[str, Any]] = []
 
@@ -385,9 +392,7 @@ async def test_two_changes_never_share_an_id_and_one_change_has_one(lab: Lab) ->
 @pytest.mark.trap("FX-P09")
 async def test_who_speaks_as_us_with_another_key_is_not_heard(lab: Lab) -> None:
     """Neither by us nor as one that may be cleared."""
-    assert lab.site.settings.flex is not None
-    (broker,) = lab.site.settings.flex.mqtt.brokers
-    thief = GridIsvTwin(broker, make_key("interlock-1"), lab.clock, identifier="interlock")
+    thief = GridIsvTwin(broker_of(lab), make_key("interlock-1"), lab.clock, identifier="interlock")
     async with thief:
         name = await thief.set_target(100_000.0, feed_tags=[A])
         await lab.until("flex", "list_refused_messages", lambda listed: bool(listed["refused"]))

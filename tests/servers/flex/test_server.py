@@ -1,14 +1,18 @@
 """The MCP face of the grid's limits, through a client."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from interlock_servers.flex.twin import IsvFault
-from tests.servers.sites import FEEDS, Lab, open_lab
+from interlock_servers.flex.twin import IsvFault, TwinKey
+from interlock_servers.flex.twin_wire import event, sign
+from interlock_servers.transports.mqtt import MqttBus, MqttSettings
+from tests.servers.flex.raw import BREACH, ENFORCEMENT
+from tests.servers.sites import AGENT_KEY, FEEDS, INFRA, INFRA_KEY, Lab, open_lab
 
 
 @pytest.fixture
@@ -118,6 +122,63 @@ async def test_a_breach_is_listed_while_the_site_draws_more_than_it_may(lab: Lab
     assert breach["status"] in {"active", "escalated"}
     assert breach["limit_w"] == 300_000.0
     assert breach["measured_load_w"] > 300_000.0
+
+
+async def test_what_is_advised_and_what_was_enforced_is_told_and_is_no_tool(lab: Lab) -> None:
+    """Hints by priority, and actions that others take: nothing here carries them out."""
+    assert lab.site.settings.flex is not None
+    assert lab.site.settings.flex.mqtt is not None
+    bus = MqttBus(
+        MqttSettings(brokers=lab.site.settings.flex.mqtt.brokers, client_id="ima"),
+        lab.clock,
+        lambda _: None,
+        subscriptions=(),
+    )
+    agent = Told(f"{lab.agent.source}/powerbreach", "grid.powerbreach.alert.v1", AGENT_KEY)
+    infra = Told(f"{INFRA}/powerbreach/enforcement", "grid.powerbreach.enforcement.v1", INFRA_KEY)
+    hints = [
+        {"resource_id": "node-2", "resource_type": "node", "action": "suspend", "priority": 2},
+        {
+            "resource_id": "gpu-1",
+            "resource_type": "gpu",
+            "action": "power_cap",
+            "priority": 1,
+            "target_power": {"value": 300, "unit": "watt"},
+        },
+    ]
+    async with bus:
+        await bus.wait_connected(10.0)
+        breach = BREACH | {
+            "feed_tag": FEEDS[0],
+            "shed_hints": hints,
+            "infrastructure_actions": ["CUT_DATA_FEEDS"],
+        }
+        await agent.say(bus, lab, breach)
+        await infra.say(bus, lab, ENFORCEMENT | {"feed_tag": FEEDS[0]})
+        breaches = await lab.until("flex", "list_breaches", lambda page: bool(page["breaches"]))
+        done = await lab.until("flex", "list_enforcements", lambda page: bool(page["enforcements"]))
+    (seen,) = breaches["breaches"]
+    assert seen["shed_hints"] == ["1: power_cap gpu gpu-1 to 300 W", "2: suspend node node-2"]
+    assert seen["infrastructure_actions"] == ["CUT_DATA_FEEDS"]
+    (enforced,) = done["enforcements"]
+    assert (enforced["breach_id"], enforced["code"]) == (seen["breach_id"], ENFORCEMENT["code"])
+    assert len(enforced["results"]) == len(ENFORCEMENT["results"])
+    assert lab.writes() == 0
+
+
+class Told(NamedTuple):
+    """What a source says on one of its topics."""
+
+    topic: str
+    kind: str
+    key: TwinKey
+
+    async def say(self, bus: MqttBus, lab: Lab, payload: dict[str, Any]) -> None:
+        """Say it, signed."""
+        source = "/".join(self.topic.split("/")[:6])
+        data = sign(json.dumps(payload).encode(), self.key)
+        message = event(self.kind, source, "powerbreach", lab.clock.now(), data, None)
+        await bus.publish(self.topic.removeprefix("//"), json.dumps(message).encode(), qos=2)
 
 
 async def test_without_the_bus_the_wish_is_unknown_and_not_absent(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""An API server of each kind for the folder, with NVSentinel's definitions; tests begin empty."""
+"""One API server of each kind, with NVSentinel's definitions; each test begins empty."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

@@ -11,8 +11,11 @@ from interlock_servers.flex.settlement import Row, Settlement
 from interlock_servers.flex.strict_json import JsonObject
 
 DEMAND, BASELINE, USAGE, QUALITY = "DEMAND", "BASELINE", "USAGE", "DATA_QUALITY"
+STATE: Final = "OPERATING_STATE"
+NORMAL, CURTAILED = "RUNNING_NORMAL", "RUNNING_CURTAILED"
 ALWAYS: Final = (DEMAND, BASELINE)
 _UNITS: Final = {DEMAND: "KW", BASELINE: "KW", USAGE: "KWH"}
+_KINDS: Final = (*_UNITS, STATE)
 
 
 def settlement_report(
@@ -22,7 +25,8 @@ def settlement_report(
 
     Args:
         settlement: what the event came to.
-        event: as the VTN gave it; its report descriptors choose among DEMAND, BASELINE and USAGE.
+        event: as the VTN gave it; its report descriptors choose among DEMAND, BASELINE, USAGE and
+            OPERATING_STATE, which is of the meter and never of what an agent calculates.
         settings: who we are, and for which version of the standard the report is.
         resource_name: what the VTN knows the site as.
     """
@@ -32,7 +36,10 @@ def settlement_report(
         "clientName": settings.ven_name,
         "reportName": f"settlement {settlement.event_id} {settlement.method}"[:128],
         "payloadDescriptors": [
-            {"payloadType": kind, "units": _UNITS[kind], "readingType": "MEAN"} for kind in kinds
+            {"payloadType": kind, "units": _UNITS[kind], "readingType": "MEAN"}
+            if kind in _UNITS
+            else {"payloadType": kind}
+            for kind in kinds
         ],
         "resources": [
             {
@@ -55,7 +62,7 @@ def _asked_for(event: JsonObject) -> tuple[str, ...]:
         for descriptor in event.get("reportDescriptors") or ()
         if isinstance(descriptor, dict)
     ]
-    return tuple(kind for kind in _UNITS if kind in asked)
+    return tuple(kind for kind in _KINDS if kind in asked)
 
 
 def _interval(
@@ -71,8 +78,10 @@ def _interval(
     payloads: list[dict[str, Any]] = [
         {"type": kind, "values": [round(value, 6)]}
         for kind in kinds
-        if (value := kw[kind]) is not None
+        if (value := kw.get(kind)) is not None
     ]
+    if STATE in kinds and (state := _state(row)) is not None:
+        payloads.append({"type": STATE, "values": [state]})
     quality = "OK" if row.metered_w is not None else "BAD" if row.note == "doubted" else "MISSING"
     named = row.event_ids[0].rpartition("#")[2] if row.event_ids else ""
     return {
@@ -83,3 +92,10 @@ def _interval(
         },
         "payloads": [*payloads, {"type": QUALITY, "values": [quality]}],
     }
+
+
+def _state(row: Row) -> str | None:
+    """Curtailed where it kept below a target that asked for less than it would have drawn."""
+    if row.metered_w is None or row.asked_w is None:
+        return None
+    return CURTAILED if row.asked_w > 0 and row.within_target else NORMAL

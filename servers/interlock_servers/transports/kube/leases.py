@@ -1,8 +1,8 @@
 """Leases: who holds something now. They are read here, never taken.
 
 Source: coordination.k8s.io/v1 Lease; a holder lets go by an empty `holderIdentity`, or by letting
-`leaseDurationSeconds` pass since `renewTime`. Some write neither: NVSentinel's lock of a node has
-an owner and nothing else, and is held while it exists. That is its reader's to know.
+`leaseDurationSeconds` pass since `renewTime`. Some write neither (NVSentinel locks a node by an
+owner alone): there it is held while it exists, and that is its reader's to know.
 """
 
 from datetime import datetime, timedelta
