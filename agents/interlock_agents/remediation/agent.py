@@ -392,8 +392,8 @@ def _told(incident: Incident, flow: str) -> str:
     if incident.is_hot:
         return (
             f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}"
-            f"{flow and f'; {flow}'}: nothing that is done to a node helps, people look at the cooling; what is still ill "
-            "once it is cool is brought back then"
+            f"{flow and f'; {flow}'}: nothing that is done to a node helps, people look at the "
+            "cooling; what is still ill once it is cool is brought back then"
         )
     names = ", ".join(one.node_id for one in incident.members)
     return f"{len(incident.members)} nodes of {incident.place} show {first.evidence}: {names}"
