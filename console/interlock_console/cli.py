@@ -15,7 +15,7 @@ from interlock_console import (
     policy,
     running,
 )
-from interlock_console.demo.command import run_demo
+from interlock_console.demo.command import Story, run_demo
 from interlock_console.entry import (
     DEFAULT_FILE,
     ChangeId,
@@ -62,6 +62,7 @@ FactoryFile = Annotated[
 
 @app.command()
 def demo(
+    scenario: Annotated[Story, typer.Option(help="what happens")] = Story.GRID_CUT,
     approve_myself: Annotated[
         bool, typer.Option("--approve-myself", help="ask at this terminal; in real time")
     ] = False,
@@ -73,13 +74,16 @@ def demo(
         Kind | None, typer.Option(help="the MQTT broker; by default the first installed")
     ] = None,
 ) -> None:
-    """A simulated hall, one grid cut, every part real; exit status 1 if a promise was broken."""
-    run(
-        run_demo(
-            console, approve_myself=approve_myself, trace=trace, report_file=json, broker=broker
-        ),
-        telemetry(),
+    """A simulated hall, one story, every part real; exit status 1 if a promise was broken."""
+    told = run_demo(
+        console,
+        scenario,
+        approve_myself=approve_myself,
+        trace=trace,
+        report_file=json,
+        broker=broker,
     )
+    run(told, telemetry())
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """Personas: people of an eval, who vote through the same approvals as real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
 from interlock_guardrails.approvals import Approvals
+from interlock_servers.serving import Served
 from interlock_tools.change import Change
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ConflictError
@@ -12,6 +14,8 @@ from interlock_tools.operation import Effect
 
 LOOK_EVERY_S = 1.0
 THINKS_S = 4.0
+
+Persona = Callable[[Served], Coroutine[Any, Any, None]]  # who decides while a story runs
 
 OPERATOR = Principal(
     id="person:shift-operator",

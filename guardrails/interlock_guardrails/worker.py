@@ -261,7 +261,7 @@ class Worker:
             verdict = await verdict_of(operation, arguments, FactSet(change.facts), begun)
             evidence = {**change.evidence, "verified": verdict.model_dump(mode="json")}
             if verdict.held is Held.YES:
-                why = f"{verdict.source} shows it"
+                why = f"shown by {verdict.source}"
                 return await self._move(change, S.SUCCEEDED, why, evidence=evidence)
             elapsed_s = (self._clock.now() - begun).total_seconds()
             waited_s = max(elapsed_s, (looks - 1) * VERIFY_EVERY_S)

@@ -23,7 +23,7 @@ async def test_a_grid_cut_is_met_under_the_guard_and_proved_from_the_ledger(tmp_
     assert outcome.over_budget_s == {}
     assert outcome.restored
     assert 0.6 < outcome.work_kept < 1.0
-    assert outcome.ledger_verified, outcome.ledger_says
+    assert outcome.proof.verified, outcome.proof.says
     ends = {(change.requester.id, change.operation, change.state) for change in outcome.changes}
     assert ends == {
         ("agent:power", "maxlps.set_caps", ChangeState.SUCCEEDED),

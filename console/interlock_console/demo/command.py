@@ -1,30 +1,43 @@
 """Running the demo from the command line."""
 
 import tempfile
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 from rich.console import Console
 from rich.text import Text
 
-from interlock_console.demo.accounts import closing_table, report_of
+from interlock_console.demo import grid_cut, xid_storm
+from interlock_console.demo.account import Account, closing_table
 from interlock_console.demo.view import LiveView, changes_table
 from interlock_console.settings import local_person
-from interlock_evals.personas import colleague_approves
-from interlock_evals.scenarios.grid_cut import TIMES, Outcome, run_grid_cut
+from interlock_evals.personas import Persona, colleague_approves
+from interlock_evals.scenarios.grid_cut import TIMES, run_grid_cut
+from interlock_evals.scenarios.xid_storm import run_xid_storm
 from interlock_servers.serving import Served
 from interlock_servers.transports.broker import Kind
 from interlock_tools.change import Change
-from interlock_tools.errors import ConflictError
+from interlock_tools.errors import ConflictError, InvalidRequestError
 
-RATE = 4.0  # simulated seconds a second
+GRID_CUT_RATE = 4.0  # simulated seconds a second
+XID_STORM_RATE = 12.0
 RATE_FOR_PEOPLE = 1.0  # when a person at the terminal decides
 LOOK_EVERY_S = 0.5
 
 
+class Story(StrEnum):
+    """What happens in the demo."""
+
+    GRID_CUT = "grid-cut"
+    XID_STORM = "xid-storm"
+
+
 async def run_demo(
     console: Console,
+    story: Story,
     *,
     approve_myself: bool,
     trace: Path | None,
@@ -34,42 +47,60 @@ async def run_demo(
     """Run the story, print the accounts, write the report; 1 if a promise was broken.
 
     Raises:
+        InvalidRequestError: a trace for a story that no requests drive.
         FactoryError: it could not be run at all.
     """
-    view = LiveView(console)
-
-    async def ask(served: Served) -> None:
-        await _ask_at_terminal(console, view, served)
-
-    with tempfile.TemporaryDirectory(prefix="interlock-demo-") as folder:
+    if trace is not None and story is not Story.GRID_CUT:
+        raise InvalidRequestError(f"no requests drive {story}; --trace is for {Story.GRID_CUT}")
+    with tempfile.TemporaryDirectory(prefix="interlock-demo-") as name:
+        folder = Path(name)
+        if story is Story.XID_STORM:
+            storm_view = xid_storm.XidStormView(console)
+            with storm_view:
+                storm = await run_xid_storm(
+                    folder,
+                    rate=RATE_FOR_PEOPLE if approve_myself else XID_STORM_RATE,
+                    watch=storm_view.frame,
+                    tell=storm_view.tell,
+                    persona=_person_at(console, storm_view) if approve_myself else None,
+                    broker=broker,
+                )
+            return _tell(console, xid_storm.account_of(storm), report_file)
+        view = grid_cut.GridCutView(console)
         with view:
-            outcome = await run_grid_cut(
-                Path(folder),
-                rate=RATE_FOR_PEOPLE if approve_myself else RATE,
+            cut = await run_grid_cut(
+                folder,
+                rate=RATE_FOR_PEOPLE if approve_myself else GRID_CUT_RATE,
                 times=TIMES,
                 watch=view.frame,
                 tell=view.tell,
-                persona=ask if approve_myself else None,
+                persona=_person_at(console, view) if approve_myself else None,
                 trace=trace,
                 broker=broker,
             )
-        return _account(console, outcome, report_file)
+        return _tell(console, grid_cut.account_of(cut), report_file)
 
 
-def _account(console: Console, outcome: Outcome, report_file: Path | None) -> int:
-    report = report_of(outcome)
-    report.write()
+def _tell(console: Console, account: Account, report_file: Path | None) -> int:
+    account.report.write()
     if report_file is not None:
-        report_file.write_text(report.as_json(), encoding="utf-8")
+        report_file.write_text(account.report.as_json(), encoding="utf-8")
     console.print(Text("\nWhat became of each change", style="bold"))
-    console.print(changes_table(outcome.changes))
-    console.print(closing_table(outcome, report))
-    mark = "ledger verified" if outcome.ledger_verified else "ledger NOT verified"
-    console.print(f"{mark}: {outcome.ledger_says.removeprefix('verified: ')}", soft_wrap=True)
-    return 0 if all(promise.held for promise in report.promises.values()) else 1
+    console.print(changes_table(account.changes))
+    console.print(closing_table(account))
+    mark = "ledger verified" if account.proof.verified else "ledger NOT verified"
+    console.print(f"{mark}: {account.proof.says.removeprefix('verified: ')}", soft_wrap=True)
+    return 0 if all(promise.held for promise in account.report.promises.values()) else 1
 
 
-async def _ask_at_terminal(console: Console, view: LiveView, served: Served) -> None:
+def _person_at(console: Console, view: LiveView[Any]) -> Persona:
+    async def ask(served: Served) -> None:
+        await _ask_at_terminal(console, view, served)
+
+    return ask
+
+
+async def _ask_at_terminal(console: Console, view: LiveView[Any], served: Served) -> None:
     """Ask the person at the terminal about every change that waits, once each."""
     person = local_person(frozenset({"operator"}))
     asked: set[str] = set()

@@ -6,7 +6,7 @@ serving floor and no budget is broken meanwhile, and all of it can be proved fro
 
 import statistics
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,8 +19,8 @@ import anyio.abc
 from interlock_agents.connection import Servers, connect
 from interlock_agents.power import Note, PowerAgent
 from interlock_evals.factory import Factory, running_factory
-from interlock_evals.personas import OperatorPersona
-from interlock_evals.scenarios.proving import prove
+from interlock_evals.personas import OperatorPersona, Persona
+from interlock_evals.scenarios.proving import Proof, prove
 from interlock_evals.traces import load_trace
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.serving import Served, agent_principal, serve_http
@@ -37,8 +37,6 @@ VIEWER = agent_principal("viewer", owner="person:shift-operator")
 READY_TIMEOUT_S = 30.0  # of the machine's time
 TICK_S = 1.0
 RESTORE_WITHIN_S = 60.0
-
-Persona = Callable[[Served], Coroutine[Any, Any, None]]
 
 
 class Times(NamedTuple):
@@ -79,10 +77,7 @@ class Outcome:
     restored: bool = False
     changes: tuple[Change, ...] = ()
     by_state: Counter[str] = field(default_factory=Counter)
-    ledger_size: int = 0
-    ledger_root: str = ""
-    ledger_verified: bool = False
-    ledger_says: str = ""
+    proof: Proof = field(default_factory=Proof)
     notes: list[Note] = field(default_factory=list)
     broker: str = ""
 
@@ -136,9 +131,7 @@ async def run_grid_cut(
         tasks.start_soon(persona or _shift_operator, served)
         story = _Story(factory, served, hands, times, watch, outcome)
         await story.run()
-        proof = await prove(served, folder)
-        outcome.ledger_size, outcome.ledger_root = proof.size, proof.root
-        outcome.ledger_verified, outcome.ledger_says = proof.verified, proof.says
+        outcome.proof = await prove(served, folder)
         tasks.cancel_scope.cancel()
     return outcome
 

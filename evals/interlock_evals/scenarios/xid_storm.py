@@ -19,7 +19,7 @@ import anyio
 from interlock_agents.connection import connect
 from interlock_agents.notes import Note
 from interlock_agents.remediation import RemediationAgent
-from interlock_evals.personas import OperatorPersona
+from interlock_evals.personas import OperatorPersona, Persona
 from interlock_evals.scenarios.proving import Proof, prove
 from interlock_evals.sentinel_factory import SentinelFactory, sentinel_factory
 from interlock_guardrails.rules import SiteRules
@@ -36,7 +36,6 @@ from interlock_tools.clock import ScaledClock
 from interlock_tools.errors import UnavailableError
 
 AGENT: Final = agent_principal("remediation", owner="person:fleet-team")
-VIEWER: Final = agent_principal("viewer", owner="person:shift-operator")
 TIMINGS: Final = Timings(reboot_s=60.0, reset_s=15.0, repeat_s=45.0, bootstrap_s=60.0)
 READY_S: Final = 30.0  # of the machine's time
 TICK_S: Final = 1.0
@@ -96,6 +95,7 @@ class Outcome:
     changes: tuple[Change, ...] = ()
     by_state: Counter[str] = field(default_factory=Counter)
     proof: Proof = field(default_factory=Proof)
+    broker: str = ""
     notes: list[Note] = field(default_factory=list)
     took_s: float = 0.0
 
@@ -106,6 +106,7 @@ async def run_xid_storm(
     rate: float,
     watch: Callable[[Frame], None] = lambda frame: None,
     tell: Callable[[Note], None] = lambda note: None,
+    persona: Persona | None = None,
     broker: Kind | None = None,
     seed: int = 0,
 ) -> Outcome:
@@ -135,14 +136,12 @@ async def run_xid_storm(
         )
         hands = await stack.enter_async_context(connect(served.urls(), served.token(AGENT)))
         await _until_ready(hands)
+        outcome.broker = factory.broker
         story = _Story(factory, served, outcome, watch, tell)
         agent = RemediationAgent(hands, clock, story.heard)
-        persona = OperatorPersona(
-            served.site.approvals, clock, lambda c: c.requester.id == AGENT.id
-        )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(agent.run)
-        tasks.start_soon(persona.run)
+        tasks.start_soon(persona or _shift, served)
         tasks.start_soon(story.first)
         await story.run(agent)
         outcome.proof = await prove(served, folder)
@@ -315,8 +314,10 @@ _NOT_DONE: Final = frozenset(
 )
 
 
-def _is_the_agents(change: Change) -> bool:
-    return change.requester.id == AGENT.id
+async def _shift(served: Served) -> None:
+    """The operators of the default run: they approve what the agent asks for."""
+    site = served.site
+    await OperatorPersona(site.approvals, site.clock, lambda c: c.requester.id == AGENT.id).run()
 
 
 def _faults(node: Mapping[str, Any]) -> list[str]:
