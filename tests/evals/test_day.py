@@ -64,7 +64,7 @@ async def test_a_short_day_runs_by_itself_and_accounts_for_every_event(tmp_path:
     assert all(change.state in ENDED for change in day.changes)
     assert len(day.moved_w) == len(day.changes)
     assert report.promises["cap_moves_of_one_gpu"].held
-    assert day.ledger_verified, day.ledger_says
+    assert day.proof.verified, day.proof.says
     assert not day.troubles
     # each excursion was seen and answered, and the breaker that is too small never worked hard
     seen = " ".join(note.text for note in day.excursions)

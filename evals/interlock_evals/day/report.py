@@ -59,7 +59,7 @@ def figures_of(day: Day) -> dict[str, Figure]:
         "gpus_below_their_default_at_the_end": Figure(int(_low(day).sum()), "GPUs"),
         "floor_declared_s": Figure(_seconds(floors_of(day, declared=True)), "job s"),
         "cap_turns_of_a_domain": Figure(max(map(len, record.turned.values()), default=0), ""),
-        "ledger_records": Figure(day.ledger_size, ""),
+        "ledger_records": Figure(day.proof.size, ""),
         "approved_by_people": Figure(sum(day.by_people.values()), "changes"),
         "agent_troubles": Figure(sum(day.troubles.values()), ""),
     }
@@ -112,7 +112,7 @@ def promises_of(day: Day) -> dict[str, Promise]:
             "",
             ", ".join(f"{name} at {clock(at)}" for at, name in record.trips),
         ),
-        "ledger_verified": Promise.at_least(int(day.ledger_verified), 1, "", day.ledger_says),
+        "ledger_verified": Promise.at_least(int(day.proof.verified), 1, "", day.proof.says),
         "changes_not_ended": Promise.at_most(
             len(open_now), 0, "changes", ", ".join(f"{c.change_id} {c.state}" for c in open_now)
         ),

@@ -5,7 +5,6 @@ every ten seconds while nothing is under way, and every second while a change is
 come signed.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from interlock_agents.power import Note, PowerAgent
 from interlock_evals.day.record import DayRecord
 from interlock_evals.day.rig import POWER_AGENT, START, Rig, running_rig, until
 from interlock_evals.day.story import Story
 from interlock_evals.personas import THINKS_S, OperatorPersona
+from interlock_evals.scenarios.proving import Proof, prove
 from interlock_plant.grid import GridEvent
 from interlock_plant.jobs import Job
 from interlock_plant.trace import RequestTrace
@@ -61,9 +60,7 @@ class Day:
     sent: list[tuple[GridEvent, str]] = field(default_factory=list)
     troubles: Counter[str] = field(default_factory=Counter)
     wall_s: float = 0.0
-    ledger_size: int = 0
-    ledger_verified: bool = False
-    ledger_says: str = ""
+    proof: Proof = field(default_factory=Proof)
     moved_w: list[int] = field(default_factory=list)
     could_rise: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -132,7 +129,7 @@ async def run_day(
         plan = await rig.servers.call("maxlps", "plan_caps", moves="up", **known)
         day.could_rise = sorted(plan["gpu_cap_w_by_node"])
         day.changes = await _all_changes(rig)
-        await _prove(rig, folder, day)
+        day.proof = await prove(rig.site, folder)
     day.wall_s = time.monotonic() - began_s
     return day
 
@@ -264,22 +261,3 @@ async def _all_changes(rig: Rig) -> list[Change]:
         found += page
         if len(page) < PAGE:
             return found[::-1]
-
-
-async def _prove(rig: Rig, folder: Path, day: Day) -> None:
-    """Export the ledger and let the stand-alone verifier, in a process of its own, judge it."""
-    ledger, export = rig.site.ledger, folder / "ledger.jsonl"
-
-    def settle() -> int:
-        ledger.flush()
-        ledger.checkpoint()
-        ledger.export(export)
-        return ledger.size_and_root()[0]
-
-    day.ledger_size = await anyio.to_thread.run_sync(settle)
-    verifier = [sys.executable, "-m", "interlock_guardrails.ledger.verify"]
-    ran = await anyio.run_process(
-        [*verifier, str(export), "--key", rig.site.ledger_key], check=False
-    )
-    day.ledger_verified = ran.returncode == 0
-    day.ledger_says = (ran.stdout or ran.stderr).decode().strip()

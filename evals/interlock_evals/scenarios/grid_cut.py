@@ -131,7 +131,7 @@ async def run_grid_cut(
         tasks.start_soon(persona or _shift_operator, served)
         story = _Story(factory, served, hands, times, watch, outcome)
         await story.run()
-        outcome.proof = await prove(served, folder)
+        outcome.proof = await prove(served.site, folder)
         tasks.cancel_scope.cancel()
     return outcome
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from interlock_servers.serving import Served
+from interlock_servers.site import Site
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Proof:
     says: str = ""
 
 
-async def prove(served: Served, folder: Path) -> Proof:
+async def prove(site: Site, folder: Path) -> Proof:
     """Export the ledger and its key to `folder`, and let the verifier judge it."""
-    ledger = served.site.ledger
+    ledger = site.ledger
     export, key = folder / "ledger.jsonl", folder / "ledger.vkey"
-    key.write_text(served.site.ledger_key + "\n", "utf-8")
+    key.write_text(site.ledger_key + "\n", "utf-8")
 
     def settle() -> tuple[int, bytes]:
         ledger.flush()
@@ -33,8 +33,6 @@ async def prove(served: Served, folder: Path) -> Proof:
 
     size, root = await anyio.to_thread.run_sync(settle)
     verifier = [sys.executable, "-m", "interlock_guardrails.ledger.verify"]
-    ran = await anyio.run_process(
-        [*verifier, str(export), "--key", served.site.ledger_key], check=False
-    )
+    ran = await anyio.run_process([*verifier, str(export), "--key", site.ledger_key], check=False)
     says = (ran.stdout or ran.stderr).decode().strip()
     return Proof(size, root.hex(), ran.returncode == 0, says)

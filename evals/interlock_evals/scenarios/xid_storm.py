@@ -144,7 +144,7 @@ async def run_xid_storm(
         tasks.start_soon(persona or _shift, served)
         tasks.start_soon(story.first)
         await story.run(agent)
-        outcome.proof = await prove(served, folder)
+        outcome.proof = await prove(served.site, folder)
         tasks.cancel_scope.cancel()
     outcome.took_s = time.perf_counter() - began_s
     return outcome
