@@ -130,7 +130,7 @@ async def sentinel_factory(
                 maintenance=True,
             )
         )
-        await _only_maintenance(admin)
+        await only_maintenance(admin)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(_run, plant, clock)
         tasks.start_soon(bms.run)
@@ -150,7 +150,7 @@ async def sentinel_factory(
             tasks.cancel_scope.cancel()
 
 
-async def _only_maintenance(admin: KubeClient) -> None:
+async def only_maintenance(admin: KubeClient) -> None:
     """Switch the rules about faults off, as a site does that wants people to decide."""
     seen = await admin.get(CONFIG_MAPS, RULES_MAP, SPACE)
     first, *rest = seen["data"]["config.toml"].split("[[rule-sets]]")

@@ -251,7 +251,7 @@ async def test_a_gang_member_stays_while_no_spare_node_fits() -> None:
     assert site.proposed() == []
     assert "no spare node fits" in site.told("waits")[0]
     site.nodes["node-2"]["pods"] = []
-    await site.steps(1)
+    await site.steps(6)  # which nodes are free is asked again every ten seconds
     assert site.proposed() == [("request_maintenance", "node-1")]
     assert "node-2 is free" in site.last("request_maintenance")["reason"]
 

@@ -21,6 +21,7 @@ from interlock_agents.remediation.deciding import (
     MAINTENANCE,
     Asked,
     Step,
+    arguments_of,
     asked,
     is_repeat,
     next_step,
@@ -34,7 +35,7 @@ from interlock_agents.remediation.installation import (
 )
 from interlock_agents.remediation.open_now import TOOLS, Open, own_open
 from interlock_agents.remediation.room import Fleet, Room, fleet, gangs
-from interlock_agents.remediation.words import purpose, reason
+from interlock_agents.remediation.words import purpose, reason, told_of
 from interlock_agents.spans import invoking_agent
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
@@ -47,6 +48,9 @@ MOST_AN_HOUR: Final = 28  # changes; the policy stops an agent at thirty, with n
 TO_RETURN: Final = 3  # changes that one node takes: drain, reset, return
 HOUR: Final = timedelta(hours=1)
 HEAT_SPREADS_S: Final = 60.0  # the nodes of one CDU get hot within half a minute of each other
+FLEET_KEPT: Final = timedelta(minutes=1)  # while nothing is ill, so that it is at hand then
+FLEET_OLD: Final = timedelta(minutes=3)
+FLEET_ANEW: Final = timedelta(seconds=10)  # where what was known leaves no room
 DARK_S: Final = 300.0  # a node that starts anew is not ready for minutes
 
 
@@ -112,8 +116,8 @@ class RemediationAgent:
         if (why := why_wait(status, page)) is not None:
             self._notes.note("waits", why, about="site")
             return
-        self._fleet = None
         if not rows:
+            await self._know_the_fleet(FLEET_KEPT)
             self._sights.clear()
             self._since.clear()
             self._over(set())
@@ -223,7 +227,7 @@ class RemediationAgent:
         if incident.is_shared and incident.key not in self._incidents:
             self._incidents.add(incident.key)
             flow = await self._places.flow_of(incident.place) if incident.is_hot else ""
-            self._notes.note("incident", _told(incident, flow), about=incident.key)
+            self._notes.note("incident", told_of(incident, flow), about=incident.key)
         if incident.is_hot and (incident.is_shared or self._is_new(incident)):
             return  # said once, for all its nodes
         for one in incident.members:
@@ -262,7 +266,7 @@ class RemediationAgent:
             if no is not None:
                 self._notes.note("waits", f"{name}: {no}", about=name)
                 return
-        arguments = _arguments(step, name, sight.found, requests)
+        arguments = arguments_of(step, name, sight.found, requests)
         told = reason(name, step, why, sight.found, spare, cause)
         if await self._propose(Open("", name, step, arguments), told) and step in {
             Step.DRAIN,
@@ -289,16 +293,33 @@ class RemediationAgent:
         if len(self._made_at) + TO_RETURN * (len(self._room.out) + 1) > MOST_AN_HOUR:
             made = f"{len(self._made_at)} changes within an hour"
             return f"{made}: what is left of {MOST_AN_HOUR} is for the nodes that are out", None
-        if self._fleet is None:
-            self._fleet = await fleet(self.servers)
-        no = self._room.why_not(cause, story["pods"], self._fleet)
+        no: str | None = None
+        for no_older in (FLEET_OLD, FLEET_ANEW):
+            all_ = await self._know_the_fleet(no_older)
+            no, spare = await self._fits(story, cause, all_)
+            if no is None:
+                return None, spare
+        return no, None
+
+    async def _fits(
+        self, story: Mapping[str, Any], cause: str, all_: Fleet
+    ) -> tuple[str | None, str | None]:
+        """The same, as far as the other nodes go."""
+        no = self._room.why_not(cause, story["pods"], all_)
         if no is not None or not story["pods"]:
             return no, None
-        spare = await self._room.spare_for(story, self._fleet)
+        spare = await self._room.spare_for(story, all_)
         whole = gangs(story["pods"])
         if spare is None and whole:
             return f"{whole[0]} would stop: no spare node fits", None
         return None, spare
+
+    async def _know_the_fleet(self, no_older: timedelta) -> Fleet:
+        """Every node, asked anew where it is older; whom it calls spare is looked at again."""
+        now = self.clock.now()
+        if self._fleet is None or now - self._fleet.at > no_older:
+            self._fleet = await fleet(self.servers, now)
+        return self._fleet
 
     # ── proposing and following ───────────────────────────────────────────────────────────────
 
@@ -372,28 +393,3 @@ class RemediationAgent:
         self.returned.append(name)
         text = f"{name} is in service: ready, schedulable, no fault, {story['gpus']} GPUs"
         self._notes.note("returned", text, about=f"seen {name}")
-
-
-def _arguments(step: Step, name: str, found: Diagnosis | None, requests: Asked) -> dict[str, Any]:
-    if step is Step.RESET and found is not None:
-        return {"node_id": name, "gpu_ids": list(found.gpu_ids)}
-    if step is not Step.RETURN:
-        return {"node_id": name}
-    last = requests.ours[-1]
-    arguments = {"node_id": name, "request_name": last["name"]}
-    rebooted = any(kind == "RebootNode" and how == "succeeded" for kind, _, how in requests.repairs)
-    if last.get("wants") != "NONE" and not rebooted:
-        return {**arguments, "even_if_unfinished": True}  # people repaired what a reboot did not
-    return arguments
-
-
-def _told(incident: Incident, flow: str) -> str:
-    first = incident.members[0]
-    if incident.is_hot:
-        return (
-            f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}"
-            f"{flow and f'; {flow}'}: nothing that is done to a node helps, people look at the "
-            "cooling; what is still ill once it is cool is brought back then"
-        )
-    names = ", ".join(one.node_id for one in incident.members)
-    return f"{len(incident.members)} nodes of {incident.place} show {first.evidence}: {names}"

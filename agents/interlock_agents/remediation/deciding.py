@@ -113,6 +113,20 @@ def is_repeat(requests: Asked) -> bool:
     return len(requests.repairs) >= REPEATS
 
 
+def arguments_of(step: Step, name: str, found: Diagnosis | None, requests: Asked) -> dict[str, Any]:
+    """What the tool of a step is to be called with."""
+    if step is Step.RESET and found is not None:
+        return {"node_id": name, "gpu_ids": list(found.gpu_ids)}
+    if step is not Step.RETURN:
+        return {"node_id": name}
+    last = requests.ours[-1]
+    arguments = {"node_id": name, "request_name": last["name"]}
+    rebooted = any(kind == "RebootNode" and how == "succeeded" for kind, _, how in requests.repairs)
+    if last.get("wants") != "NONE" and not rebooted:
+        return {**arguments, "even_if_unfinished": True}  # people repaired what a reboot did not
+    return arguments
+
+
 _LEAVE: Final = {
     Remedy.NOTHING: "the job that met it starts again; nothing is to be done to the node",
     Remedy.WAIT: "known to pass by itself, or to be a false alarm",

@@ -2,21 +2,28 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from interlock_agents.connection import Servers
 
 PAGE: Final = 200
 SHARE: Final = 0.1  # of the fleet, out by our doing at once; the guard stops at a quarter
+SPARE_BY: Final = ["stage", "ready", "pods", "opted_out", "lease"]
 # What keeps so many copies running that one may go; a part of anything else stops all of it.
 _REPLACED: Final = ("ReplicaSet/", "StatefulSet/", "Deployment/")
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Every node, as `list_node_health` shows it."""
+    """Every node, as `list_node_health` shows it.
+
+    Attributes:
+        at: when it was asked for.
+    """
 
     rows: Mapping[str, Mapping[str, Any]]
+    at: datetime
 
     @property
     def most_out(self) -> int:
@@ -28,16 +35,18 @@ class Fleet:
         return sorted(name for name, row in self.rows.items() if _is_spare(row))
 
 
-async def fleet(servers: Servers) -> Fleet:
-    """All nodes now.
+async def fleet(servers: Servers, now: datetime) -> Fleet:
+    """All nodes at `now`.
 
     Raises:
         ComponentError: they are not to be had.
     """
     rows: dict[str, Mapping[str, Any]] = {}
-    async for page in servers.pages("nvsentinel", "list_node_health", state="all", limit=PAGE):
+    async for page in servers.pages(
+        "nvsentinel", "list_node_health", state="all", limit=PAGE, fields=SPARE_BY
+    ):
         rows |= {row["node_id"]: row for row in page["nodes"]}
-    return Fleet(rows)
+    return Fleet(rows, now)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from typing import Final
 
 from interlock_agents.own_changes import tagged
+from interlock_agents.remediation.causes import Incident
 from interlock_agents.remediation.deciding import Step
 from interlock_agents.remediation.diagnosing import Diagnosis
 
@@ -35,3 +36,16 @@ def reason(
     to = "" if spare is None else f"; {spare} is free for its work"
     told = f"{node_id}{of_many}: {seen}. {_DOES[step].capitalize()}: {why}{to}"
     return tagged(told, purpose(node_id))
+
+
+def told_of(incident: Incident, flow: str) -> str:
+    """An incident of many nodes, in one sentence."""
+    first = incident.members[0]
+    if incident.is_hot:
+        return (
+            f"{incident.place} does not cool what hangs on it, first seen at {first.node_id}"
+            f"{flow and f'; {flow}'}: nothing that is done to a node helps, people look at the "
+            "cooling; what is still ill once it is cool is brought back then"
+        )
+    names = ", ".join(one.node_id for one in incident.members)
+    return f"{len(incident.members)} nodes of {incident.place} show {first.evidence}: {names}"

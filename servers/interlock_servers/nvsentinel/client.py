@@ -65,7 +65,13 @@ class NvsentinelClient:
         own = settings.namespace
         self.nodes = KindCache[Node](self.kube, NODES, self.reading.node)
         self.pods = KindCache[Pod](
-            self.kube, PODS, self.reading.pod, indexes={"node": lambda pod: [pod.node]}
+            self.kube,
+            PODS,
+            self.reading.pod,
+            indexes={
+                "node": lambda pod: [pod.node],
+                "restarted": lambda pod: [pod.namespace] if pod.restarts else [],
+            },
         )
         self.modules = KindCache[Module](self.kube, DEPLOYMENTS, module, namespace=own)
         # By name, each with a watch of its own: the others of the namespace are not ours to read.

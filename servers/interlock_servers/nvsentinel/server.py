@@ -143,7 +143,7 @@ def nvsentinel_face(client: NvsentinelClient, *, guard: Guard, who: WhoCalls) ->
         fields: Fields = None,
     ) -> Stuck:
         """What does not go on by itself, and the upstream issue where it is known."""
-        found = [f for f in findings(client, installed(client)) if node_id in {None, f.node}]
+        found = findings(client, installed(client), node_id=node_id)
         place = Place.of("list_stuck", node_id=node_id)
         page, more = paged(found, _finding_id, place, limit=limit, cursor=cursor)
         return Stuck(

@@ -71,8 +71,7 @@ async def story(
         opted_out=list(node.opted_out) or None,
         lease=lease_view(look.lease),
         requests=[f"{one.kind} {one.name}: {one.outcome}" for one in requests[:MOST]] or None,
-        stuck=[f"{one.what}: {one.says}" for one in findings(client, now) if one.node == node_id]
-        or None,
+        stuck=[f"{one.what}: {one.says}" for one in findings(client, now, node_id=node_id)] or None,
         gpus=node.gpus,
         known_gpus=sorted(known_gpus(look)) or None,
         rack=node.rack,

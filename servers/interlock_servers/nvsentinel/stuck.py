@@ -34,15 +34,27 @@ class Finding(NamedTuple):
     issue: str = ""
 
 
-def findings(client: NvsentinelClient, now: Installed) -> list[Finding]:
-    """Everything that is stuck, by node; what is about no node stands first."""
+def findings(
+    client: NvsentinelClient, now: Installed, *, node_id: str | None = None
+) -> list[Finding]:
+    """Everything that is stuck, by node; what is about no node stands first.
+
+    With `node_id` only what is about this one.
+    """
     found = list(_of_all(client, now))
-    for node in client.nodes.values():
-        requests = client.requests_of(node.name)
-        found += _of_node(client, node, requests, now)
-    for request in client.all_requests():
+    if node_id is None:
+        requests = client.all_requests()
+        asked = {name for one in requests for name in one.nodes}
+        nodes = [node for node in client.nodes.values() if not node.calm or node.name in asked]
+    else:
+        requests = client.requests_of(node_id)
+        nodes = [node for node in (client.nodes.find(node_id),) if node is not None]
+    for node in nodes:
+        found += _of_node(client, node, client.requests_of(node.name), now)
+    for request in requests:
         found += _of_request(client, request)
-    return sorted(found, key=lambda one: (one.node, one.what, one.says))
+    kept = [one for one in found if node_id in {None, one.node}]
+    return sorted(kept, key=lambda one: (one.node, one.what, one.says))
 
 
 def _of_all(client: NvsentinelClient, now: Installed) -> Iterator[Finding]:
@@ -57,8 +69,8 @@ def _of_all(client: NvsentinelClient, now: Installed) -> Iterator[Finding]:
         if module.wanted > module.ready:
             says = f"{module.name}: {module.ready} of {module.wanted} replicas are ready"
             yield Finding("", "module_not_ready", None, says)
-    for pod in client.pods.values():
-        if pod.namespace == client.settings.namespace and pod.restarts >= DYING_RESTARTS:
+    for pod in client.pods.by("restarted", client.settings.namespace):
+        if pod.restarts >= DYING_RESTARTS:
             says = f"{pod.name} was restarted {pod.restarts} times: a GPU may be killing it"
             yield Finding(pod.node, "monitor_restarts", None, says, "#1748")
 

@@ -1,7 +1,8 @@
 """The HTTP side: what a request asks for goes to the part that knows, and comes back as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,13 +44,14 @@ _METHODS: Final = ("GET", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one server."""
+    """The parts of one server; `watches` counts those that are open, by what they watch."""
 
     store: Store
     registry: Registry
     writer: Writer
     access: Access
     closing: anyio.Event
+    watches: Counter[str]
 
 
 class Answers:
@@ -156,7 +158,17 @@ class Answers:
             lasts_s=float(lasts) if lasts and lasts != "0" else reads.WATCH_LASTS_S,
             closing=self._parts.closing,
         )
-        return StreamingResponse(watch.stream(), media_type="application/json")
+        what = f"{resource.plural} {query.get('fieldSelector', '')}".rstrip()
+        lines = self._counted(what, watch.stream())
+        return StreamingResponse(lines, media_type="application/json")
+
+    async def _counted(self, what: str, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._parts.watches[what] += 1
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            self._parts.watches[what] -= 1
 
     async def _delete_all(
         self, request: Request, resource: Resource, within: str | None

@@ -6,6 +6,7 @@ persona, and runs no container. It does not evaluate CEL, call webhooks, or serv
 
 import secrets
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -47,6 +48,11 @@ class EmbeddedKube:
         personas: who may call, and what RBAC lets them do.
         clock: what timestamps are taken from.
         policy_versions: the versions of group `policy` that it serves; `v1beta1` as before 1.25.
+
+    Attributes:
+        url: where it listens; "" before and afterwards.
+        tokens: of each persona.
+        watches: how many are open, by the plural of what they watch and the field selector.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class EmbeddedKube:
         policy_versions: tuple[str, ...] = ("v1",),
     ) -> None:
         self.url = ""
+        self.watches: Counter[str] = Counter()
         self.tokens = {persona.name: secrets.token_hex(16) for persona in personas}
         self._folder = folder
         self._store = Store()
@@ -122,7 +129,9 @@ class EmbeddedKube:
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         closing = anyio.Event()
-        parts = Parts(self._store, self._registry, self._writer, self._access, closing)
+        parts = Parts(
+            self._store, self._registry, self._writer, self._access, closing, self.watches
+        )
         answers = Answers(parts)
         app = Starlette(routes=[Route("/{path:path}", answers.answer, methods=list(_METHODS))])
         config = uvicorn.Config(
