@@ -11,7 +11,15 @@ from interlock_servers.nvsentinel.twin_rules import default_rules, evaluate, par
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, JOBS, LEASES, NODES
 from interlock_tools.errors import InvalidRequestError, NotFoundError
 from tests.kube.real import why_not
-from tests.servers.nvsentinel.twin_world import QUICK, World, fatal, healthy, world
+from tests.servers.nvsentinel.twin_world import (
+    QUICK,
+    World,
+    fatal,
+    healthy,
+    planned_maintenance,
+    trip_and_repair,
+    world,
+)
 
 both = pytest.mark.parametrize(
     "which",
@@ -23,32 +31,6 @@ both = pytest.mark.parametrize(
     ],
 )
 RELEASED, COMPLETE = "NVSentinelOwnershipReleased", "ExternalRemediationComplete"
-
-
-def _maintenance(action: str = "NONE", **more: str) -> dict[str, object]:
-    event = {
-        "version": 1,
-        "nodeName": "node-006",
-        "isHealthy": False,
-        "isFatal": False,
-        "componentClass": "Node",
-        "agent": "somebody",
-        "checkName": "PlannedMaintenance",
-        "recommendedAction": action,
-        "message": "new fans",
-        **more,
-    }
-    return {"metadata": {"name": "maintenance-node-006"}, "spec": {"healthEvent": event}}
-
-
-async def _trip_and_repair(there: World) -> None:
-    """Half of the GPU nodes are cordoned, the breaker trips, and then all are well."""
-    for node in ("node-004", "node-005", "node-006", "node-001"):
-        there.twin.report(fatal(node, action="CONTACT_SUPPORT"))
-    await there.let(10)
-    for node in ("node-004", "node-005", "node-006", "node-001"):
-        there.twin.report(healthy(node))
-    await there.let(10)
 
 
 def _breaker(there: World) -> dict[str, str]:
@@ -70,7 +52,7 @@ def _cordoned(there: World) -> set[str]:
 async def test_a_maintenance_cordons_and_its_end_uncordons(tmp_path: Path, which: str) -> None:
     """Its event comes from the lifecycle manager, and keeps who asked; deleting it ends it."""
     async with world(tmp_path, which, maintenance=True) as there:
-        await there.make(names.MAINTENANCES, _maintenance())
+        await there.make(names.MAINTENANCES, planned_maintenance())
         await there.until(lambda: there.is_cordoned("node-006"))
         told = there.notes("node-006")[names.EVENTS]
         assert '"agent":"lifecycle-manager"' in told
@@ -89,7 +71,7 @@ async def test_a_maintenance_cordons_and_its_end_uncordons(tmp_path: Path, which
 async def test_the_end_of_a_maintenance_uncordons_though_its_reboot_goes_on(tmp_path: Path) -> None:
     """Delete is the end, whatever the action has come to."""
     async with world(tmp_path, maintenance=True) as there:
-        await there.make(names.MAINTENANCES, _maintenance("RESTART_VM"))
+        await there.make(names.MAINTENANCES, planned_maintenance("RESTART_VM"))
         await there.until(lambda: not there.plant.node_is_lit[5])
         await there.delete(names.MAINTENANCES, "maintenance-node-006")
         await there.until(lambda: not there.is_cordoned("node-006"))
@@ -102,7 +84,7 @@ async def test_a_maintenance_of_a_locked_node_is_blocked_until_it_is_free(tmp_pa
         body = {"metadata": {"name": "by-hand"}, "spec": {"nodeName": "node-006", "force": False}}
         await there.make(names.REBOOTS, body)
         await there.until(lambda: there.twin.cluster.all(LEASES))
-        await there.make(names.MAINTENANCES, _maintenance())
+        await there.make(names.MAINTENANCES, planned_maintenance())
         await there.let(3)
         assert there.told(there.only(names.MAINTENANCES))["HealthEventEmitted"] == (
             "False",
@@ -116,7 +98,7 @@ async def test_a_maintenance_of_a_locked_node_is_blocked_until_it_is_free(tmp_pa
 async def test_a_maintenance_is_not_heard_where_its_controller_is_off(tmp_path: Path) -> None:
     """Which is the default."""
     async with world(tmp_path) as there:
-        await there.make(names.MAINTENANCES, _maintenance())
+        await there.make(names.MAINTENANCES, planned_maintenance())
         await there.let(20)
         assert not there.is_cordoned("node-006")
         assert "status" not in there.only(names.MAINTENANCES)
@@ -278,7 +260,7 @@ async def test_a_tripped_breaker_stops_cordons_and_recoveries_alike(
 ) -> None:
     """Setting the ConfigMap back does nothing until the module is restarted."""
     async with world(tmp_path, which) as there:
-        await _trip_and_repair(there)
+        await trip_and_repair(there)
         assert _breaker(there)["status"] == "TRIPPED"
         stuck = {"node-004", "node-005", "node-006"}
         assert _cordoned(there) == stuck  # well, and out all the same
@@ -296,7 +278,7 @@ async def test_a_tripped_breaker_stops_cordons_and_recoveries_alike(
 async def test_a_breaker_set_back_with_create_passes_over_what_waited(tmp_path: Path) -> None:
     """So the nodes that recovered meanwhile stay cordoned: the cursor is a choice."""
     async with world(tmp_path) as there:
-        await _trip_and_repair(there)
+        await trip_and_repair(there)
         breaker = {"data": {"status": "CLOSED", "cursor": "CREATE"}}
         await there.merge(CONFIG_MAPS, names.BREAKER_MAP, breaker, namespace=names.SPACE)
         notes = {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-11-25T00:10:00Z"}}

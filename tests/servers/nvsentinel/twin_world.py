@@ -234,3 +234,30 @@ def fatal(
 def healthy(node: str, check: str = "GpuMemWatch", **more: Any) -> HealthEvent:
     """The same check is well."""
     return HealthEvent("gpu-health-monitor", "GPU", check, node, False, True, **more)
+
+
+def planned_maintenance(action: str = "NONE", **more: str) -> dict[str, object]:
+    """A MaintenanceRequest for node-006, as somebody writes it."""
+    event = {
+        "version": 1,
+        "nodeName": "node-006",
+        "isHealthy": False,
+        "isFatal": False,
+        "componentClass": "Node",
+        "agent": "somebody",
+        "checkName": "PlannedMaintenance",
+        "recommendedAction": action,
+        "message": "new fans",
+        **more,
+    }
+    return {"metadata": {"name": "maintenance-node-006"}, "spec": {"healthEvent": event}}
+
+
+async def trip_and_repair(there: World) -> None:
+    """Half of the GPU nodes are cordoned, the breaker trips, and then all are well."""
+    for node in ("node-004", "node-005", "node-006", "node-001"):
+        there.twin.report(fatal(node, action="CONTACT_SUPPORT"))
+    await there.let(10)
+    for node in ("node-004", "node-005", "node-006", "node-001"):
+        there.twin.report(healthy(node))
+    await there.let(10)
