@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from pydantic import BaseModel
 from rich.console import Console
 
 from interlock_console.settings import InterlockSettings, local_person, roles_of_user
@@ -27,6 +28,7 @@ from interlock_tools.errors import InvalidRequestError
 
 SETTLE_LOOKS, LOOK_EVERY_S = 60, 0.25  # how long a component may take to be heard
 ASKS_THE_BMS = (None, "bms", "isolation")  # of what is served, None being all
+ON_A_CLUSTER = ("nvsentinel", "remediation", "janitor")
 
 
 async def serve_until_interrupted(
@@ -83,7 +85,8 @@ async def serve_component(
         left = settings.http.narrow.and_also(narrow)
         await serve_stdio(settings.for_site(), SystemClock(), component, user, left)
         return 0
-    async with _joined(factory_file, agents=component == "devices") as (addresses, clock):
+    own = _joined(factory_file, agents=component == "devices", kubernetes=component in ON_A_CLUSTER)
+    async with own as (addresses, clock):
         with tempfile.TemporaryDirectory(prefix="interlock-serve-") as folder:
             site = twin_site(addresses, Path(folder), client_id=f"stdio-{component or 'all'}")
             if component not in ASKS_THE_BMS:
@@ -202,6 +205,7 @@ def twin_site(addresses: Addresses, data_dir: Path, client_id: str) -> SiteSetti
         exchange=addresses.exchange(client_id),
         maxlps=addresses.maxlps(),
         flex=addresses.flex(client_id),
+        nvsentinel=addresses.nvsentinel(),
     )
 
 
@@ -213,6 +217,7 @@ def settings_toml(addresses: Addresses) -> str:
     trusted = "\n".join(
         f'"{source}" = {json.dumps(list(kids))}' for source, kids in addresses.trusted.items()
     )
+    nvsentinel = addresses.nvsentinel()
     return f"""\
 bundle = "supervised"
 data_dir = "interlock-data"
@@ -232,7 +237,7 @@ power = "person:power-team"
 site_id = "{addresses.site_id}"
 mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-exchange" }}
 
-{_power_toml(addresses)}
+{_table("maxlps", addresses.maxlps())}
 
 [flex]
 site_id = "{addresses.site_id}"
@@ -242,13 +247,14 @@ mqtt = {{ brokers = ["{addresses.broker}"], client_id = "interlock-flex" }}
 
 [flex.trusted]
 {trusted}
+{"" if nvsentinel is None else _table("nvsentinel", nvsentinel)}
 """
 
 
-def _power_toml(addresses: Addresses) -> str:
-    """The table of whoever limits its GPUs: DPS, or the agents of its nodes."""
-    power = addresses.maxlps().model_dump(mode="json", exclude_defaults=True)
-    return "\n".join(["[maxlps]", *(f"{name} = {_toml(value)}" for name, value in power.items())])
+def _table(name: str, settings: BaseModel) -> str:
+    """The table of a component, without what is so anyway."""
+    told = settings.model_dump(mode="json", exclude_defaults=True)
+    return "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in told.items())])
 
 
 def _toml(value: Any) -> str:
@@ -262,14 +268,16 @@ def _toml(value: Any) -> str:
 
 
 @asynccontextmanager
-async def _joined(file: Path | None, *, agents: bool) -> AsyncIterator[tuple[Addresses, Clock]]:
+async def _joined(
+    file: Path | None, *, agents: bool, kubernetes: bool
+) -> AsyncIterator[tuple[Addresses, Clock]]:
     """The factory of this file, or one of our own for as long as the block lasts."""
     if file is not None:
         addresses = Addresses.load(file)
         yield addresses, addresses.clock()
         return
     clock = ScaledClock.starting_now(SystemClock().now(), 1.0)
-    async with running_factory(clock, agents=agents) as factory:
+    async with running_factory(clock, agents=agents, kubernetes=kubernetes) as factory:
         yield factory.addresses, clock
 
 

@@ -29,6 +29,7 @@ from interlock_servers.flex.twin import FlexAgentTwin, GridIsvTwin, jwks, make_k
 from interlock_servers.maxlps.node_settings import NodePowerSettings, PowerSettings
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
+from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.nvsentinel.twin import NvsentinelTwin, nvsentinel_on
 from interlock_servers.transports.broker import Kind, local_broker
 from interlock_servers.transports.kube import ClusterSettings, KubeClient
@@ -123,6 +124,13 @@ class Addresses(BaseModel):
         if self.agents is not None:
             return self.agents
         return MaxlpsSettings(address=self.dps, tls=False, site_id=self.site_id)
+
+    def nvsentinel(self) -> NvsentinelSettings | None:
+        """How to attach `nvsentinel`, where the factory has a cluster."""
+        if self.kubernetes is None:
+            return None
+        cluster = ClusterSettings(name=self.site_id, kubeconfig=self.kubernetes)
+        return NvsentinelSettings(cluster=cluster, operations=True)
 
     def _mqtt(self, client_id: str) -> MqttSettings:
         return MqttSettings(brokers=(self.broker,), client_id=client_id)

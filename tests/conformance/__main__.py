@@ -83,7 +83,7 @@ async def conform(tools: Tools, *, sessions: bool) -> list[Row]:
 async def inspect_all(tools: Tools) -> list[Row]:
     """The Inspector on every server of a site that is served over its twins."""
     clock = ScaledClock.starting_now(EPOCH, 1.0)
-    async with running_factory(clock) as factory:
+    async with running_factory(clock, kubernetes=True) as factory:
         settings = twin_site(factory.addresses, tools.scratch / "site", "inspector")
         async with serve_http(settings, clock, host="127.0.0.1", port=0) as served:
             token = served.token(agent_principal("inspector", owner="person:tester"))

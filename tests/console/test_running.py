@@ -17,6 +17,8 @@ from interlock_evals.factory import running_factory
 from interlock_servers.exchange.client import ExchangeClient
 from interlock_tools.clock import ScaledClock
 
+MAIN = "from interlock_console.start import main; main()"
+
 
 async def test_a_look_at_a_site_does_not_push_its_server_off_the_bus() -> None:
     """A broker closes whoever had the client id before: doctor must come under another one."""
@@ -56,22 +58,51 @@ async def test_a_look_shows_the_agents_of_a_site_without_dps_and_sets_nothing() 
     assert limits_w == {700.0}
 
 
+def served(component: str, folder: Path) -> Client:
+    """A client of `interlock serve` without settings, over stdio."""
+    return Client(
+        StdioServerParameters(
+            command=sys.executable,
+            args=["-c", MAIN, "serve", component, "--stdio"],
+            env=dict(os.environ),
+            cwd=folder,
+        )
+    )
+
+
 async def test_the_devices_server_brings_a_site_of_its_own(tmp_path: Path) -> None:
     """Over stdio, without settings: GPUs behind agents, as on a site without DPS."""
-    command = [sys.executable, "-c", "from interlock_console.start import main; main()"]
-    parameters = StdioServerParameters(
-        command=command[0],
-        args=[*command[1:], "serve", "devices", "--stdio"],
-        env=dict(os.environ),
-        cwd=tmp_path,
-    )
     with anyio.fail_after(90):
-        async with Client(parameters) as client:
+        async with served("devices", tmp_path) as client:
             tools = {tool.name for tool in (await client.list_tools()).tools}
             answer = await client.call_tool("list_hosts", {"limit": 1})
     assert tools == {"list_hosts", "list_gpus", "get_gpu", "why_slow"}
     assert answer.structured_content is not None
     assert answer.structured_content["nodes"][0]["state"] == "fresh"
+
+
+async def test_the_servers_of_nvsentinel_bring_a_cluster_of_their_own(tmp_path: Path) -> None:
+    """Over stdio, without settings: NVSentinel's twin acts on the nodes of the plant."""
+    with anyio.fail_after(90):
+        async with served("nvsentinel", tmp_path) as client:
+            mode = "unknown"
+            while mode == "unknown":
+                answer = await client.call_tool("sentinel_status", {})
+                assert answer.structured_content is not None
+                mode = answer.structured_content["mode"]
+    assert mode == "remediation"
+    assert answer.structured_content["nodes"] == {"in-service": 64}
+
+
+async def test_the_settings_of_a_factory_with_a_cluster_attach_to_it() -> None:
+    """The file that `interlock plant --kubernetes --settings` writes names the cluster."""
+    clock = ScaledClock.starting_now(datetime.now(UTC), 1.0)
+    with anyio.fail_after(60):
+        async with running_factory(clock, kubernetes=True) as factory:
+            settings = parse(tomllib.loads(settings_toml(factory.addresses)), "factory")
+            assert settings.nvsentinel == factory.addresses.nvsentinel()
+            assert settings.nvsentinel is not None
+            assert settings.nvsentinel.cluster.kubeconfig == factory.addresses.kubernetes
 
 
 async def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
