@@ -15,9 +15,9 @@ from tests.kube.real import why_not
 from tests.servers.nvsentinel.twin_world import QUICK, World, fatal, healthy, world
 
 needs_binaries = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-pytestmark = pytest.mark.parametrize(
-    "which", ["embedded", pytest.param("real", marks=needs_binaries)]
-)
+# A real control plane takes six seconds to start: the whole loops are run on it too.
+both = pytest.mark.parametrize("which", ["embedded", pytest.param("real", marks=needs_binaries)])
+embedded = pytest.mark.parametrize("which", ["embedded"])
 SESSION = [
     None,
     names.QUARANTINED,
@@ -28,6 +28,7 @@ SESSION = [
 ]
 
 
+@embedded
 async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path, which: str) -> None:
     """Jobs are pods of their tenant, on the nodes whose GPUs they hold."""
     async with world(tmp_path, which) as there:
@@ -53,6 +54,7 @@ async def test_the_plant_is_there_as_nodes_pods_and_budgets(tmp_path: Path, whic
         )
 
 
+@both
 async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(
     tmp_path: Path, which: str
 ) -> None:
@@ -113,6 +115,7 @@ async def test_one_xid_is_seen_from_every_side_and_its_node_comes_back(
         await there.until(lambda: plant.job_work[0] > 0.9)
 
 
+@both
 async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path, which: str) -> None:
     """The plant's job goes where the scheduler puts its pod."""
     async with world(tmp_path, which, timings=replace(QUICK, reboot_s=300.0)) as there:
@@ -126,6 +129,7 @@ async def test_work_moves_to_a_free_node_while_its_own_is_away(tmp_path: Path, w
         assert there.is_cordoned("node-001")
 
 
+@both
 async def test_a_memory_error_resets_one_gpu_and_drains_no_other(
     tmp_path: Path, which: str
 ) -> None:
@@ -154,6 +158,7 @@ async def test_a_memory_error_resets_one_gpu_and_drains_no_other(
         assert len(names_there & {f"chat-{n}" for n in range(8)}) == 7  # they never went
 
 
+@embedded
 async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(
     tmp_path: Path, which: str
 ) -> None:
@@ -165,6 +170,7 @@ async def test_an_empty_selector_resets_every_gpu_and_kills_all_on_the_node(
         await there.until(lambda: there.only(names.RESETS)["status"]["phase"] == "Succeeded")
 
 
+@embedded
 async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path, which: str) -> None:
     """A contained memory error leaves no condition and no cordon."""
     async with world(tmp_path, which) as there:
@@ -178,6 +184,7 @@ async def test_what_is_not_fatal_is_an_event_and_no_more(tmp_path: Path, which: 
         assert not there.is_cordoned("node-003")
 
 
+@both
 async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path, which: str) -> None:
     """A serving job of one pod cannot be evicted: the drain neither ends nor fails."""
     async with world(tmp_path, which, modes=(("*", Mode.IMMEDIATE),)) as there:
@@ -189,6 +196,7 @@ async def test_a_budget_holds_a_drain_as_long_as_it_likes(tmp_path: Path, which:
         assert not there.twin.cluster.all(names.REBOOTS)
 
 
+@embedded
 async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path, which: str) -> None:
     """Thirty seconds of grace, then the node is drained and the pod is elsewhere."""
     async with world(tmp_path, which, modes=(("*", Mode.IMMEDIATE),)) as there:
@@ -199,6 +207,7 @@ async def test_evictions_take_the_time_that_pods_have_to_end(tmp_path: Path, whi
         await there.until(lambda: len(_running(there, "node-006")) == 1)
 
 
+@embedded
 async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path, which: str) -> None:
     """And says so, once, in an event of its own type."""
     async with world(tmp_path, which) as there:
@@ -214,6 +223,7 @@ async def test_a_drain_that_allows_completion_waits_without_end(tmp_path: Path, 
         assert "aurora/pretrain-0" in said[0]["message"]
 
 
+@both
 async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path, which: str) -> None:
     """`DeleteAfterTimeout` asks no budget."""
     modes = (("cirrus", Mode.DELETE_AFTER_TIMEOUT),)
@@ -223,6 +233,7 @@ async def test_a_drain_with_a_timeout_deletes_in_the_end(tmp_path: Path, which: 
         assert 3600 <= took_s <= 3620
 
 
+@embedded
 async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path, which: str) -> None:
     """What somebody else cordoned is not given back by NVSentinel."""
     async with world(tmp_path, which) as there:
@@ -235,6 +246,7 @@ async def test_a_node_that_was_cordoned_before_stays_so(tmp_path: Path, which: s
         assert there.is_cordoned("node-006")
 
 
+@embedded
 async def test_a_second_fault_keeps_the_node_until_both_are_well(
     tmp_path: Path, which: str
 ) -> None:
@@ -251,6 +263,7 @@ async def test_a_second_fault_keeps_the_node_until_both_are_well(
         await there.until(lambda: not there.is_cordoned("node-006"))
 
 
+@embedded
 async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path, which: str) -> None:
     """The label of people is heeded by the rules."""
     async with world(tmp_path, which) as there:
@@ -261,6 +274,7 @@ async def test_a_node_that_opted_out_is_left_alone(tmp_path: Path, which: str) -
         assert not there.is_cordoned("node-006")
 
 
+@embedded
 async def test_monitoring_only_writes_conditions_and_has_no_modules(
     tmp_path: Path, which: str
 ) -> None:

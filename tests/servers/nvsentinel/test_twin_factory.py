@@ -16,8 +16,8 @@ from interlock_servers.transports.kube.kinds import NODES
 from interlock_tools.clock import ManualClock, ScaledClock
 from tests.servers.nvsentinel.twin_world import START
 
-NODES_AT_SCALE = 5_000
-PUT_THERE_CPU_S = 240.0  # a few times what it takes on a slow machine
+NODES_AT_SCALE = 1_000  # `make bench` has 5,000
+PUT_THERE_CPU_S = 48.0  # a few times what it takes on a slow machine
 
 
 async def test_a_factory_has_a_cluster_only_where_one_is_asked_for(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_a_factory_has_a_cluster_only_where_one_is_asked_for(tmp_path: Pat
 
 
 async def test_thousands_of_nodes_are_put_on_a_cluster_in_bounded_time(tmp_path: Path) -> None:
-    """5,000 nodes and 40,000 pods, and a fault on one of them is dealt with all the same."""
+    """1,000 nodes and 8,000 pods, and a fault on one of them is dealt with all the same."""
     site = hall_site(NODES_AT_SCALE)
     jobs = hall_jobs(site)
     clock = ManualClock(START)
@@ -56,14 +56,16 @@ async def test_thousands_of_nodes_are_put_on_a_cluster_in_bounded_time(tmp_path:
         ):
             assert time.process_time() - began_s < PUT_THERE_CPU_S
             assert len(twin.cluster.all(NODES)) == NODES_AT_SCALE
-            assert sum(len(twin.cluster.pods_on(name)) for name in site.node_ids) == 39_936
-            plant.inject(Fault(FaultKind.HBM_ERROR, "node-0042/gpu-1", xid=48))
+            pods = sum(len(twin.cluster.pods_on(name)) for name in site.node_ids)
+            assert pods == sum(len(job.gpu_indices) for job in jobs)
+            ill = site.node_ids[41]
+            plant.inject(Fault(FaultKind.HBM_ERROR, f"{ill}/gpu-1", xid=48))
             began_s = time.process_time()
             for _ in range(10):
                 plant.step()
                 clock.advance(1)
                 await twin.step()
             step_cpu_s = (time.process_time() - began_s) / 10
-            node = await client.get(NODES, "node-0042")
+            node = await client.get(NODES, ill)
             assert node["spec"]["unschedulable"] is True
             assert step_cpu_s < 2.0, step_cpu_s

@@ -30,6 +30,7 @@ both = pytest.mark.parametrize(
         ),
     ],
 )
+embedded = pytest.mark.parametrize("which", ["embedded"])
 RELEASED, COMPLETE = "NVSentinelOwnershipReleased", "ExternalRemediationComplete"
 
 
@@ -137,7 +138,7 @@ async def test_a_node_is_handed_to_the_outside_and_taken_back(tmp_path: Path, wh
         await there.until(lambda: not there.twin.cluster.all(names.EXTERNALS))
 
 
-@both
+@embedded
 async def test_a_validation_lifts_the_cordon_only_where_it_passes(
     tmp_path: Path, which: str
 ) -> None:
@@ -240,7 +241,7 @@ async def test_a_finished_request_goes_after_its_time_unless_preserved(tmp_path:
         assert there.only(names.REBOOTS)["metadata"]["name"] == "stays"
 
 
-@both
+@embedded
 async def test_an_uncordon_by_hand_cancels_the_quarantine(tmp_path: Path, which: str) -> None:
     """Its annotations go, a mark stays, the drain ends, and nothing is rebooted."""
     async with world(tmp_path, which) as there:
