@@ -48,7 +48,7 @@ MOST_AN_HOUR: Final = 28  # changes; the policy stops an agent at thirty, with n
 TO_RETURN: Final = 3  # changes that one node takes: drain, reset, return
 HOUR: Final = timedelta(hours=1)
 HEAT_SPREADS_S: Final = 60.0  # the nodes of one CDU get hot within half a minute of each other
-FLEET_KEPT: Final = timedelta(minutes=1)  # while nothing is ill, so that it is at hand then
+FLEET_KEPT: Final = timedelta(minutes=1)  # so that it is at hand when a node falls ill
 FLEET_OLD: Final = timedelta(minutes=3)
 FLEET_ANEW: Final = timedelta(seconds=10)  # where what was known leaves no room
 DARK_S: Final = 300.0  # a node that starts anew is not ready for minutes
@@ -117,10 +117,10 @@ class RemediationAgent:
             self._notes.note("waits", why, about="site")
             return
         if not rows:
-            await self._know_the_fleet(FLEET_KEPT)
             self._sights.clear()
             self._since.clear()
             self._over(set())
+            await self._know_the_fleet(FLEET_KEPT)
             return
         await self._count_out()
         mine = await self._look(rows, status)
@@ -133,6 +133,7 @@ class RemediationAgent:
         for name, one in mine.items():
             if one.found is None and name in self._room.out:
                 await self._advance(name, one, name)
+        await self._know_the_fleet(FLEET_KEPT)
 
     # ── what is there ─────────────────────────────────────────────────────────────────────────
 

@@ -42,6 +42,7 @@ AGENT: Final = agent_principal("remediation", owner="person:fleet-team")
 READS: Final = 21  # of each tool
 ILL: Final = 20  # nodes with a fault while it is read: pages have rows
 FAULTS: Final = 5  # of a node at work, then of free ones: the next with work would wait for it
+SETTLES_S: Final = 5.0  # before the first fault: the agent has seen the cluster once by then
 LOOK_S: Final = 0.05
 PATIENCE_S: Final = 120.0
 READ_MS, START_S, MEMORY_MB, PROPOSED_S = 50.0, 20.0, 600.0, 1.0
@@ -82,6 +83,7 @@ def measure(size: Size = WHOLE) -> Measured:
                 start_s = site.told()["known_at_s"] - began_s
                 seen = site.told()
                 watches = _more(before, cluster.ask("watches"))
+                time.sleep(SETTLES_S)
                 proposed_s = [_proposal(cluster, site) for _ in range(size.faults)]
             finally:
                 site.end()
