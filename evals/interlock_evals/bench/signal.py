@@ -1,6 +1,6 @@
 """From the grid's word on the bus to the first cap in a GPU: 10,240 GPUs, every wire real.
 
-People's time is not in it: an operator votes the moment that he is asked. Plant, twins, servers and
+People's time is not in it: operators vote the moment that they are asked. Plant, twins, servers and
 agent share one process, so that what the twins need is in the figures too.
 """
 
@@ -26,8 +26,8 @@ from interlock_evals.reports import Promise
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.serving import Served, agent_principal, serve_http
 from interlock_servers.site import SiteSettings
+from interlock_tools.change import Change
 from interlock_tools.clock import ScaledClock
-from interlock_tools.errors import ConflictError
 
 SITE: Final = "hall"  # 10,240 GPUs
 AGENT: Final = agent_principal("power", owner="person:power-team")
@@ -58,21 +58,24 @@ class _Course:
 
     async def vote(self) -> None:
         """Say yes to each of the agent's proposals at once, until cancelled."""
-        approvals = self.served.site.approvals
         while True:
             await self.asked.wait()
             self.asked = anyio.Event()
-            for change in await approvals.waiting():
-                try:
-                    await approvals.vote(
-                        OPERATOR,
-                        change.change_id,
-                        approve=True,
-                        shown_digest=change.binding_digest or "",
-                    )
-                    self.voted_s = time.perf_counter()
-                except ConflictError:
-                    continue
+            for change in await self.served.site.approvals.waiting():
+                await self._approve(change)
+                self.voted_s = time.perf_counter()
+
+    async def _approve(self, change: Change) -> None:
+        """By as many as the policy asks for: the signal names no feeds and no end."""
+        quorum = None if change.decision is None else change.decision.quorum
+        for number in range(0 if quorum is None else quorum.people):
+            who = OPERATOR.model_copy(update={"id": f"person:operator-{number + 1}"})
+            await self.served.site.approvals.vote(
+                who,
+                change.change_id,
+                approve=True,
+                shown_digest=change.binding_digest or "",
+            )
 
     async def signal(self, limit_w: float) -> dict[str, float]:
         """Send it; how long until a cap is lower than it was, and what of that went where."""
