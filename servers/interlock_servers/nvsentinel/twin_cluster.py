@@ -29,7 +29,7 @@ from interlock_servers.nvsentinel.twin_objects import (
     running,
     workload,
 )
-from interlock_servers.nvsentinel.twin_raw import condition
+from interlock_servers.nvsentinel.twin_raw import condition, set_condition
 from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.kinds import (
     CUSTOM_RESOURCES,
@@ -49,7 +49,6 @@ REPLICA_SETS: Final = Kind("apps", ("v1",), "replicasets", "ReplicaSet", namespa
 DAEMON_SETS: Final = Kind("apps", ("v1",), "daemonsets", "DaemonSet", namespaced=True)
 AT_ONCE: Final = 16  # writes in flight while the plant is put there
 SERVED_WITHIN_S: Final = 15.0
-KINDS_OF_PLANT: Final = (NODES, PODS, DISRUPTION_BUDGETS)
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +138,13 @@ class Cluster:
         """Every object of a kind that is watched."""
         return self.mirrors[kind].values()
 
+    def in_order(self, kind: Kind) -> list[Json]:
+        """The same, the oldest first; of one second, by name."""
+        return sorted(
+            self.all(kind),
+            key=lambda raw: (raw["metadata"]["creationTimestamp"], raw["metadata"]["name"]),
+        )
+
     # ── writes ────────────────────────────────────────────────────────────────────────────────
 
     async def create(
@@ -180,6 +186,38 @@ class Cluster:
         made = await self._write("PUT", path, whole, by)
         self._keep(kind, made)
         return made
+
+    async def report(self, kind: Kind, seen: Json, values: Json, *new: Json, by: str) -> Json:
+        """Set values and conditions of an object's status; gives it as it is afterwards.
+
+        Raises:
+            ConflictError: somebody changed it since it was seen; look again.
+            FactoryError: the server refused, or did not answer.
+        """
+
+        def change(whole: Json) -> None:
+            status = whole.setdefault("status", {})
+            status.update(values)
+            for each in new:
+                set_condition(status.setdefault("conditions", []), each)
+
+        return await self.update(kind, seen, change, by=by, subresource="status")
+
+    async def replace_status(self, kind: Kind, seen: Json, status: Json, *, by: str) -> Json:
+        """Give an object this status, whatever it had; raises as `report` does."""
+
+        def change(whole: Json) -> None:
+            whole["status"] = status
+
+        return await self.update(kind, seen, change, by=by, subresource="status")
+
+    async def set_finalizers(self, kind: Kind, seen: Json, wanted: list[str], *, by: str) -> None:
+        """Give an object these finalizers; raises as `report` does."""
+
+        def change(whole: Json) -> None:
+            whole["metadata"]["finalizers"] = wanted
+
+        await self.update(kind, seen, change, by=by)
 
     async def remove(self, kind: Kind, seen: Json, *, by: str, at_once: bool = False) -> None:
         """Delete what was seen; `at_once` without the time that a pod has to end."""
@@ -335,13 +373,7 @@ class Cluster:
                     # admission taints every new node; the node controller takes it away again
                     await self.update(kind, made, _untaint, by="kube-controller-manager")
                 if made is not None and status is not None:
-                    await self.update(
-                        kind,
-                        made,
-                        lambda raw: raw.update(status=status),
-                        by="kubelet",
-                        subresource="status",
-                    )
+                    await self.replace_status(kind, made, status, by="kubelet")
 
         async with anyio.create_task_group() as tasks:
             for _ in range(AT_ONCE):

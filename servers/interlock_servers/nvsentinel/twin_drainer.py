@@ -4,7 +4,6 @@ Evictions go through the API, where disruption budgets may refuse them for as lo
 pods that are left to complete are waited for without end.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -15,6 +14,7 @@ from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, is_terminal
 from interlock_servers.nvsentinel.twin_events import ALREADY, CANCELLED, EventStore, Record
 from interlock_servers.nvsentinel.twin_faults import Faults, TwinFault
+from interlock_servers.nvsentinel.twin_objects import devices_of
 from interlock_servers.nvsentinel.twin_raw import label
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import NODES, PODS
@@ -158,7 +158,7 @@ class NodeDrainer:
                 continue
             if any(owner["kind"] == "DaemonSet" for owner in owners):
                 continue
-            if hit and not hit & _devices(pod):
+            if hit and not hit & devices_of(pod):
                 continue
             found.append(pod)
         return found
@@ -181,10 +181,3 @@ class NodeDrainer:
         record.eviction = how
         for word in ("evict", "dark", "delete"):
             self._cluster.forget(word, record.event_id)
-
-
-def _devices(pod: Json) -> set[str]:
-    """The UUIDs of the GPUs that a pod was given."""
-    notes = pod["metadata"].get("annotations") or {}
-    told = json.loads(notes.get(names.DEVICES, "{}")).get("devices", {})
-    return {uuid for uuids in told.values() for uuid in uuids}

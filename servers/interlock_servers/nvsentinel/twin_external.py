@@ -10,7 +10,7 @@ from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_events import EventStore
-from interlock_servers.nvsentinel.twin_raw import condition, set_condition
+from interlock_servers.nvsentinel.twin_raw import condition, new_condition
 from interlock_servers.transports.kube.kinds import NODES
 
 BY: Final = "janitor"
@@ -43,21 +43,17 @@ class ExternalRemediations:
         conditions = status.get("conditions") or []
         if condition(conditions, RELEASED) is None:
             await self._taint(node, about["name"])
-            new = {
-                "type": RELEASED,
-                "status": "True",
-                "reason": "Released",
-                "message": "the node is the outside's to repair",
-                "lastTransitionTime": self._cluster.stamp(),
-            }
-            await self._status(raw, {}, new)
+            why, now = "the node is the outside's to repair", self._cluster.stamp()
+            new = new_condition(RELEASED, True, "Released", now, why)
+            await self._cluster.report(names.EXTERNALS, raw, {}, new, by=BY)
             return
         told = condition(conditions, COMPLETE)
         if told is None or told["status"] != "True" or "completionTime" in status:
             return
         await self._untaint(node, about["name"])
         self._clear(raw["spec"]["healthEvent"])
-        await self._status(raw, {"completionTime": self._cluster.stamp()}, None)
+        over = {"completionTime": self._cluster.stamp()}
+        await self._cluster.report(names.EXTERNALS, raw, over, by=BY)
 
     def _clear(self, told: Json) -> None:
         """Tell that what was wrong is well."""
@@ -96,16 +92,4 @@ class ExternalRemediations:
         await self._cluster.update(NODES, node, change, by=BY)
 
     async def _finalizers(self, raw: Json, wanted: list[str]) -> None:
-        def change(whole: Json) -> None:
-            whole["metadata"]["finalizers"] = wanted
-
-        await self._cluster.update(names.EXTERNALS, raw, change, by=BY)
-
-    async def _status(self, raw: Json, values: Json, new: Json | None) -> None:
-        def change(whole: Json) -> None:
-            status = whole.setdefault("status", {})
-            status.update(values)
-            if new is not None:
-                set_condition(status.setdefault("conditions", []), new)
-
-        await self._cluster.update(names.EXTERNALS, raw, change, by=BY, subresource="status")
+        await self._cluster.set_finalizers(names.EXTERNALS, raw, wanted, by=BY)

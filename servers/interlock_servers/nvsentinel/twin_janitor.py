@@ -9,7 +9,7 @@ from typing import Final
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_provider import Provider
-from interlock_servers.nvsentinel.twin_raw import condition, note, set_condition
+from interlock_servers.nvsentinel.twin_raw import condition, new_condition, note
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import LEASES, NODES, PODS, Kind
 
@@ -88,8 +88,8 @@ class Janitor:
             if not _is_over(raw)
         }
         self._provider.step(terminating)
-        await self._cluster.each(_in_order(self._cluster, names.REBOOTS), self._reboot, by=BY)
-        await self._cluster.each(_in_order(self._cluster, names.TERMINATIONS), self._end, by=BY)
+        await self._cluster.each(self._cluster.in_order(names.REBOOTS), self._reboot, by=BY)
+        await self._cluster.each(self._cluster.in_order(names.TERMINATIONS), self._end, by=BY)
         alive = {raw["metadata"]["uid"] for kind in KINDS for raw in self._cluster.all(kind)}
         await self._lock.collect(alive)
         for kind in KINDS:
@@ -148,10 +148,12 @@ class Janitor:
         if (raw.get("status") or {}).get("startTime"):
             return raw
         now = self._cluster.stamp()
-        new = [_made(each, "Unknown", "Initializing", now) for each in ("SignalSent", complete)]
+        new = [
+            new_condition(each, "Unknown", "Initializing", now) for each in ("SignalSent", complete)
+        ]
         if self.manual:
-            new.append(_made("ManualMode", "True", "OutsideActorRequired", now))
-        return await self._status(kind, raw, {"startTime": now}, new)
+            new.append(new_condition("ManualMode", True, "OutsideActorRequired", now))
+        return await self._cluster.report(kind, raw, {"startTime": now}, *new, by=BY)
 
     async def _may(self, kind: Kind, raw: Json) -> bool:
         node = raw["spec"]["nodeName"]
@@ -164,27 +166,19 @@ class Janitor:
     async def _signalled(self, kind: Kind, raw: Json, sent: bool, complete: str) -> None:
         now = self._cluster.stamp()
         if sent:
-            await self._status(kind, raw, {}, [_made("SignalSent", "True", "Succeeded", now)])
+            new = new_condition("SignalSent", True, "Succeeded", now)
+            await self._cluster.report(kind, raw, {}, new, by=BY)
             return
-        new = [_made("SignalSent", "False", "Failed", now, "the provider refused the signal")]
-        raw = await self._status(kind, raw, {}, new)
+        new = new_condition("SignalSent", False, "Failed", now, "the provider refused the signal")
+        raw = await self._cluster.report(kind, raw, {}, new, by=BY)
         await self._finish(kind, raw, complete, False, "Failed", "the signal was not sent")
 
     async def _finish(
         self, kind: Kind, raw: Json, complete: str, done: bool, reason: str, message: str
     ) -> None:
         now = self._cluster.stamp()
-        new = _made(complete, "True" if done else "False", reason, now, message)
-        await self._status(kind, raw, {"completionTime": now}, [new])
-
-    async def _status(self, kind: Kind, raw: Json, values: Json, new: list[Json]) -> Json:
-        def change(whole: Json) -> None:
-            status = whole.setdefault("status", {})
-            status.update(values)
-            for each in new:
-                set_condition(status.setdefault("conditions", []), each)
-
-        return await self._cluster.update(kind, raw, change, by=BY, subresource="status")
+        new = new_condition(complete, done, reason, now, message)
+        await self._cluster.report(kind, raw, {"completionTime": now}, new, by=BY)
 
     async def _expire(self, over: tuple[Kind, Json]) -> None:
         """Note when a CR that is over may go, and let it go then."""
@@ -213,14 +207,6 @@ class Janitor:
         return self._cluster.now >= began + timedelta(seconds=self._timings.give_up_s)
 
 
-def _in_order(cluster: Cluster, kind: Kind) -> list[Json]:
-    """The oldest first; of one second, by name."""
-    return sorted(
-        cluster.all(kind),
-        key=lambda raw: (raw["metadata"]["creationTimestamp"], raw["metadata"]["name"]),
-    )
-
-
 def _is_over(raw: Json) -> bool:
     return "completionTime" in (raw.get("status") or {})
 
@@ -233,13 +219,3 @@ def _is_signalled(status: Json) -> bool:
 def _is_mine(status: Json) -> bool:
     """Whether nobody else was asked to act."""
     return condition(status.get("conditions"), "ManualMode") is None
-
-
-def _made(kind: str, status: str, reason: str, now: str, message: str = "") -> Json:
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": message or f"{kind}: {reason}",
-        "lastTransitionTime": now,
-    }

@@ -14,7 +14,7 @@ from interlock_servers.nvsentinel.twin_cluster import Cluster, Json
 from interlock_servers.nvsentinel.twin_connector import PlatformConnector
 from interlock_servers.nvsentinel.twin_events import HealthEvent
 from interlock_servers.nvsentinel.twin_janitor import NodeLock
-from interlock_servers.nvsentinel.twin_raw import condition, note, set_condition, unnote
+from interlock_servers.nvsentinel.twin_raw import condition, new_condition, note, unnote
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import JOBS, NODES
 
@@ -85,18 +85,11 @@ class Maintenances:
         )
 
     async def _finalizers(self, raw: Json, wanted: list[str]) -> None:
-        def change(whole: Json) -> None:
-            whole["metadata"]["finalizers"] = wanted
-
-        await self._cluster.update(names.MAINTENANCES, raw, change, by=BY)
+        await self._cluster.set_finalizers(names.MAINTENANCES, raw, wanted, by=BY)
 
     async def _say(self, raw: Json, done: bool, reason: str, message: str) -> None:
-        new = _made(EMITTED, "True" if done else "False", reason, self._cluster.stamp(), message)
-
-        def change(whole: Json) -> None:
-            set_condition(whole.setdefault("status", {}).setdefault("conditions", []), new)
-
-        await self._cluster.update(names.MAINTENANCES, raw, change, by=BY, subresource="status")
+        new = new_condition(EMITTED, done, reason, self._cluster.stamp(), message)
+        await self._cluster.report(names.MAINTENANCES, raw, {}, new, by=BY)
 
 
 class Validations:
@@ -196,21 +189,8 @@ class Validations:
         return name
 
     async def _status(self, raw: Json, values: Json) -> None:
-        def change(whole: Json) -> None:
-            whole.setdefault("status", {}).update(values)
-
-        await self._cluster.update(names.VALIDATIONS, raw, change, by=BY, subresource="status")
+        await self._cluster.report(names.VALIDATIONS, raw, values, by=BY)
 
 
 def _group(test: str, phase: str, attempt: Json) -> Json:
     return {"name": test, "provider": "job", "phase": phase, "attempts": [attempt]}
-
-
-def _made(kind: str, status: str, reason: str, now: str, message: str) -> Json:
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": now,
-    }

@@ -53,13 +53,7 @@ async def install(cluster: Cluster, *, remediation: bool, maintenance: bool) -> 
         )
         if made is not None:
             status = _status(kind, nodes, made["metadata"].get("generation", 1))
-            await cluster.update(
-                kind,
-                made,
-                lambda raw, status=status: raw.update(status=status),  # type: ignore[misc]
-                by="kube-controller-manager",
-                subresource="status",
-            )
+            await cluster.replace_status(kind, made, status, by="kube-controller-manager")
     maps: dict[str, Mapping[str, str]] = {
         RESUME_MAP: dict.fromkeys(_resumable(remediation), "RESUME")
     }

@@ -8,7 +8,6 @@ from typing import Final
 from interlock_servers.transports.kube.kinds import Kind
 
 SPACE: Final = "nvsentinel"
-EVENT_SPACE: Final = "default"
 LIMIT_OF_CONDITION: Final = 1024  # characters of its message
 
 # fault-quarantine, on nodes

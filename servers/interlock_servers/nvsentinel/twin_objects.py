@@ -182,6 +182,13 @@ def devices(site: SiteSpec, gpus: list[int]) -> str:
     return json.dumps({"devices": {GPU: [gpu_uuid(site, gpu) for gpu in gpus]}})
 
 
+def devices_of(pod: Json) -> set[str]:
+    """The UUIDs of the GPUs that a pod was given."""
+    notes = pod["metadata"].get("annotations") or {}
+    told = json.loads(notes.get(DEVICES, "{}")).get("devices", {})
+    return {uuid for uuids in told.values() for uuid in uuids}
+
+
 def budgets(plant: Plant, gpus_per_pod: int | None) -> list[Json]:
     """A disruption budget for every serving job that has a floor."""
     found = []

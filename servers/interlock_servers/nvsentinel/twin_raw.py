@@ -28,6 +28,17 @@ def unlabel(raw: Json, keys: Iterable[str]) -> None:
         (raw["metadata"].get("labels") or {}).pop(key, None)
 
 
+def new_condition(kind: str, status: str | bool, reason: str, now: str, message: str = "") -> Json:
+    """A condition whose message is, where none is given, its type and reason."""
+    return {
+        "type": kind,
+        "status": str(status),
+        "reason": reason,
+        "message": message or f"{kind}: {reason}",
+        "lastTransitionTime": now,
+    }
+
+
 def set_condition(conditions: list[Json], new: Json) -> None:
     """Put a condition in its place; the moment of its last change stays where nothing changed."""
     for place, old in enumerate(conditions):

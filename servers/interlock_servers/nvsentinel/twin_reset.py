@@ -3,16 +3,15 @@
 An empty selector is ALL GPUs of the node. Whatever uses one of them is killed.
 """
 
-import json
 from datetime import datetime
 from typing import Final
 
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_cluster import Cluster, Json, is_terminal
 from interlock_servers.nvsentinel.twin_janitor import BY, NodeLock
-from interlock_servers.nvsentinel.twin_objects import crashed
+from interlock_servers.nvsentinel.twin_objects import crashed, devices_of
 from interlock_servers.nvsentinel.twin_provider import Provider
-from interlock_servers.nvsentinel.twin_raw import condition, set_condition
+from interlock_servers.nvsentinel.twin_raw import condition, new_condition
 from interlock_servers.nvsentinel.twin_timings import Timings
 from interlock_servers.transports.kube.kinds import JOBS, PODS
 
@@ -36,11 +35,7 @@ class GpuResets:
 
     async def reconcile(self) -> None:
         """Take every reset one step further."""
-        found = sorted(
-            self._cluster.all(names.RESETS),
-            key=lambda raw: (raw["metadata"]["creationTimestamp"], raw["metadata"]["name"]),
-        )
-        await self._cluster.each(found, self._step, by=BY)
+        await self._cluster.each(self._cluster.in_order(names.RESETS), self._step, by=BY)
 
     async def _step(self, raw: Json) -> None:
         node, status = raw["spec"]["nodeName"], raw.get("status") or {}
@@ -50,16 +45,16 @@ class GpuResets:
         now = self._cluster.stamp()
         if self._cluster.node(node) is None:
             values = {"phase": "Failed", "startTime": now, "completionTime": now}
-            await self._status(raw, values, _made("Ready", False, "Failed", now))
+            await self._report(raw, values, new_condition("Ready", False, "Failed", now))
             return
         if not await self._lock.take(node, names.RESETS, raw):
             if status.get("phase") != "Pending":
-                why = _made("Ready", False, "ResourceContention", now)
-                await self._status(raw, {"phase": "Pending"}, why)
+                why = new_condition("Ready", False, "ResourceContention", now)
+                await self._report(raw, {"phase": "Pending"}, why)
             return
         if "startTime" not in status:
             values = {"phase": "InProgress", "startTime": now}
-            await self._status(raw, values, _made("Ready", True, "ReadyForReset", now))
+            await self._report(raw, values, new_condition("Ready", True, "ReadyForReset", now))
             return
         began = datetime.fromisoformat(status["startTime"])
         passed_s = (self._cluster.now - began).total_seconds()
@@ -79,29 +74,20 @@ class GpuResets:
             values["jobRef"] = await self._job(raw, node)
         elif name == "ResetJobCompleted" and not (gpus and self._provider.reset(node, gpus)):
             values = {"phase": "Failed", "completionTime": now}
-            new = [_made(each, False, "ResetJobFailed", now) for each in (name, "Complete")]
-            await self._status(raw, values, *new)
+            new = [new_condition(each, False, "ResetJobFailed", now) for each in (name, "Complete")]
+            await self._report(raw, values, *new)
             return
         elif name == "Complete":
             values = {"phase": "Succeeded", "completionTime": now}
-        await self._status(raw, values, _made(name, True, reason, now))
+        await self._report(raw, values, new_condition(name, True, reason, now))
 
     async def _kill(self, node: str, gpus: list[int]) -> None:
         """What uses these GPUs does not live through their reset."""
         ids = self._provider.uuids(gpus)
         for pod in self._cluster.pods_on(node):
-            notes = pod["metadata"].get("annotations") or {}
-            told = json.loads(notes.get(names.DEVICES, "{}")).get("devices", {})
-            if is_terminal(pod) or not ids & {uuid for uuids in told.values() for uuid in uuids}:
-                continue
-            status = crashed(pod["status"], self._cluster.stamp())
-            await self._cluster.update(
-                PODS,
-                pod,
-                lambda whole, status=status: whole.update(status=status),  # type: ignore[misc]
-                by="kubelet",
-                subresource="status",
-            )
+            if not is_terminal(pod) and ids & devices_of(pod):
+                status = crashed(pod["status"], self._cluster.stamp())
+                await self._cluster.replace_status(PODS, pod, status, by="kubelet")
 
     async def _job(self, raw: Json, node: str) -> Json:
         name = f"{raw['metadata']['name']}-reset"[:63]
@@ -116,22 +102,5 @@ class GpuResets:
         await self._cluster.create(JOBS, body, namespace=names.SPACE, by=BY)
         return {"apiVersion": "batch/v1", "kind": "Job", "name": name, "namespace": names.SPACE}
 
-    async def _status(self, raw: Json, values: Json, *new: Json) -> None:
-        def change(whole: Json) -> None:
-            status = whole.setdefault("status", {})
-            status.update(values)
-            for each in new:
-                set_condition(status.setdefault("conditions", []), each)
-
-        await self._cluster.update(names.RESETS, raw, change, by=BY, subresource="status")
-
-
-def _made(kind: str, done: bool, reason: str, now: str) -> Json:
-    status = "True" if done else "False"
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": f"{kind}: {reason}",
-        "lastTransitionTime": now,
-    }
+    async def _report(self, raw: Json, values: Json, *new: Json) -> None:
+        await self._cluster.report(names.RESETS, raw, values, *new, by=BY)

@@ -177,9 +177,7 @@ class StandIns:
                 await self._set_status(pod, running(self._cluster.stamp()))
 
     async def _set_status(self, pod: Json, status: Json) -> None:
-        await self._cluster.update(
-            PODS, pod, lambda raw: raw.update(status=status), by=KUBELET, subresource="status"
-        )
+        await self._cluster.replace_status(PODS, pod, status, by=KUBELET)
 
     # ── owners and scheduler ──────────────────────────────────────────────────────────────────
 
