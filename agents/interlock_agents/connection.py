@@ -15,6 +15,7 @@ from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from interlock_agents.spans import calling_tool, in_session
 from interlock_tools.errors import ComponentError
 
+PAGE = 200  # rows at once, the most that our servers give
 CALL_TIMEOUT_S = 30.0
 NO_ADDRESSES: Mapping[str, str] = {}
 

@@ -1,5 +1,6 @@
 """When to look: at once where a resource tells that it moved, else after a while."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
@@ -18,6 +19,28 @@ class Ear:
     def __init__(self, servers: Servers, clock: Clock, notes: Notebook) -> None:
         self._servers, self._clock, self._notes = servers, clock, notes
         self._moved = anyio.Event()
+
+    async def keep_looking(
+        self,
+        look: Callable[[], Awaitable[None]],
+        component: str,
+        uri: str,
+        *,
+        every_s: float,
+        about: str | None = None,
+    ) -> None:
+        """Look when the resource tells that it moved, and `every_s` whatever is told, without end.
+
+        A server that fails is told `about` by a note, and is looked at again later.
+        """
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.listen, component, uri)
+            while True:
+                try:
+                    await look()
+                except ComponentError as error:
+                    self._notes.note("trouble", str(error), about=about)
+                await self.wait(every_s)
 
     async def listen(self, component: str, uri: str) -> None:
         """Hear of the resource, without end; where that is not possible, the looks have to do."""

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
-
 from interlock_agents.connection import Servers
 from interlock_agents.hearing import Ear
 from interlock_agents.notes import Note, Notebook
@@ -31,7 +29,6 @@ from interlock_agents.power.words import (
 )
 from interlock_agents.spans import invoking_agent
 from interlock_tools.clock import Clock
-from interlock_tools.errors import ComponentError
 
 NAME = "power"
 OBSERVE_EVERY_S = 0.5  # at the latest; a limit that is listened to tells when it moves
@@ -95,14 +92,7 @@ class PowerAgent:
 
         It looks when the grid's limit tells that it moved, and every half second whatever is told.
         """
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ear.listen, "flex", GRID)
-            while True:
-                try:
-                    await self.step()
-                except ComponentError as error:
-                    self._notes.note("trouble", str(error))
-                await self._ear.wait(OBSERVE_EVERY_S)
+        await self._ear.keep_looking(self.step, "flex", GRID, every_s=OBSERVE_EVERY_S)
 
     async def step(self) -> None:
         """Look once and take at most one action."""

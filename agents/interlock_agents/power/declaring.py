@@ -5,9 +5,8 @@ No cap cools standing water. What has a floor and hangs on the rack has to move.
 
 from typing import Final
 
-from interlock_agents.connection import Servers
+from interlock_agents.connection import PAGE, Servers
 
-PAGE: Final = 200
 NAMED: Final = 8  # free nodes, in a sentence
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from interlock_agents.connection import Servers
+from interlock_agents.connection import PAGE, Servers
 from interlock_agents.notes import Notebook
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ComponentError
@@ -23,7 +23,6 @@ HEAT_AGAIN_S: Final = 300.0
 HOLD_S: Final = 600.0  # without cause, before it is over; twice as long each time it comes back
 MOST_HOLDS: Final = 5
 LOWEST_W: Final = 1.0  # a limit that nothing meets: the lowest caps that keep every floor
-PAGE: Final = 200
 
 Kind = Literal["breaker", "leak", "heat"]
 

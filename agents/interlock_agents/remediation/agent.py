@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-import anyio
-
-from interlock_agents.connection import Servers
+from interlock_agents.connection import PAGE, Servers
 from interlock_agents.hearing import Ear
 from interlock_agents.notes import Note, Notebook
 from interlock_agents.patience import Patience
@@ -34,7 +32,7 @@ from interlock_agents.remediation.installation import (
     why_wait,
 )
 from interlock_agents.remediation.open_now import TOOLS, Open, own_open
-from interlock_agents.remediation.room import Fleet, Room, fleet, gangs
+from interlock_agents.remediation.room import FLEET_KEPT, Room
 from interlock_agents.remediation.words import purpose, reason, told_of
 from interlock_agents.spans import invoking_agent
 from interlock_tools.clock import Clock
@@ -43,14 +41,10 @@ from interlock_tools.errors import ComponentError
 NAME: Final = "remediation"
 OBSERVE_EVERY_S: Final = 2.0  # at the latest; the faults that are listened to tell when they move
 FAULTS: Final = "nvsentinel://faults"
-PAGE: Final = 200
 MOST_AN_HOUR: Final = 28  # changes; the policy stops an agent at thirty, with nodes out or not
 TO_RETURN: Final = 3  # changes that one node takes: drain, reset, return
 HOUR: Final = timedelta(hours=1)
 HEAT_SPREADS_S: Final = 60.0  # the nodes of one CDU get hot within half a minute of each other
-FLEET_KEPT: Final = timedelta(minutes=1)  # so that it is at hand when a node falls ill
-FLEET_OLD: Final = timedelta(minutes=3)
-FLEET_ANEW: Final = timedelta(seconds=10)  # where what was known leaves no room
 DARK_S: Final = 300.0  # a node that starts anew is not ready for minutes
 
 
@@ -79,7 +73,7 @@ class RemediationAgent:
         self._notes = Notebook(self.clock, self.tell)
         self._patience = Patience()
         self._ear = Ear(self.servers, self.clock, self._notes)
-        self._room = Room(self.servers)
+        self._room = Room(self.servers, self.clock)
         self._places = Places(self.servers)
         self._open: dict[str, Open] = {}
         self._sights: dict[str, _Sight] = {}
@@ -88,18 +82,12 @@ class RemediationAgent:
         self._made_at: deque[datetime] = deque()
         self._incidents: set[str] = set()
         self._has_taken_over = False
-        self._fleet: Fleet | None = None
 
     async def run(self) -> None:
         """Observe and act until cancelled; a server that fails is looked at again later."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ear.listen, "nvsentinel", FAULTS)
-            while True:
-                try:
-                    await self.step()
-                except ComponentError as error:
-                    self._notes.note("trouble", str(error), about="look")
-                await self._ear.wait(OBSERVE_EVERY_S)
+        await self._ear.keep_looking(
+            self.step, "nvsentinel", FAULTS, every_s=OBSERVE_EVERY_S, about="look"
+        )
 
     async def step(self) -> None:
         """Look once, and take at most one step for each ill node."""
@@ -120,7 +108,7 @@ class RemediationAgent:
             self._sights.clear()
             self._since.clear()
             self._over(set())
-            await self._know_the_fleet(FLEET_KEPT)
+            await self._room.know_the_fleet(FLEET_KEPT)
             return
         await self._count_out()
         mine = await self._look(rows, status)
@@ -133,7 +121,7 @@ class RemediationAgent:
         for name, one in mine.items():
             if one.found is None and name in self._room.out:
                 await self._advance(name, one, name)
-        await self._know_the_fleet(FLEET_KEPT)
+        await self._room.know_the_fleet(FLEET_KEPT)
 
     # ── what is there ─────────────────────────────────────────────────────────────────────────
 
@@ -294,33 +282,7 @@ class RemediationAgent:
         if len(self._made_at) + TO_RETURN * (len(self._room.out) + 1) > MOST_AN_HOUR:
             made = f"{len(self._made_at)} changes within an hour"
             return f"{made}: what is left of {MOST_AN_HOUR} is for the nodes that are out", None
-        no: str | None = None
-        for no_older in (FLEET_OLD, FLEET_ANEW):
-            all_ = await self._know_the_fleet(no_older)
-            no, spare = await self._fits(story, cause, all_)
-            if no is None:
-                return None, spare
-        return no, None
-
-    async def _fits(
-        self, story: Mapping[str, Any], cause: str, all_: Fleet
-    ) -> tuple[str | None, str | None]:
-        """The same, as far as the other nodes go."""
-        no = self._room.why_not(cause, story["pods"], all_)
-        if no is not None or not story["pods"]:
-            return no, None
-        spare = await self._room.spare_for(story, all_)
-        whole = gangs(story["pods"])
-        if spare is None and whole:
-            return f"{whole[0]} would stop: no spare node fits", None
-        return None, spare
-
-    async def _know_the_fleet(self, no_older: timedelta) -> Fleet:
-        """Every node, asked anew where it is older; whom it calls spare is looked at again."""
-        now = self.clock.now()
-        if self._fleet is None or now - self._fleet.at > no_older:
-            self._fleet = await fleet(self.servers, now)
-        return self._fleet
+        return await self._room.for_one_more(story, cause)
 
     # ── proposing and following ───────────────────────────────────────────────────────────────
 

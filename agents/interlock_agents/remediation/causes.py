@@ -5,12 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from interlock_agents.connection import Servers
+from interlock_agents.connection import PAGE, Servers
 from interlock_agents.remediation.diagnosing import Diagnosis
 from interlock_tools.errors import ComponentError
 
 COMMON_OF: Final = 3  # nodes of one place with the same fault are no coincidence
-PAGE: Final = 200
 HEAT: Final = "heat"
 FLOW: Final = "CDU/LiquidFlow/"
 

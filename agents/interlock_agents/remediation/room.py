@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from interlock_agents.connection import Servers
+from interlock_agents.connection import PAGE, Servers
+from interlock_tools.clock import Clock
 
-PAGE: Final = 200
 SHARE: Final = 0.1  # of the fleet, out by our doing at once; the guard stops at a quarter
 SPARE_BY: Final = ["stage", "ready", "pods", "opted_out", "lease"]
+FLEET_KEPT: Final = timedelta(minutes=1)  # so that it is at hand when a node falls ill
+FLEET_OLD: Final = timedelta(minutes=3)
+FLEET_ANEW: Final = timedelta(seconds=10)  # where what was known leaves no room
 # What keeps so many copies running that one may go; a part of anything else stops all of it.
 _REPLACED: Final = ("ReplicaSet/", "StatefulSet/", "Deployment/")
 
@@ -58,9 +61,11 @@ class Room:
     """
 
     servers: Servers
+    clock: Clock
     out: dict[str, str] = field(default_factory=dict)
     _with_work: set[str] = field(default_factory=set)
     _promised: dict[str, str] = field(default_factory=dict)
+    _fleet: Fleet | None = None
 
     def take(self, node_id: str, cause: str, *, with_work: bool, spare: str | None) -> None:
         """Count a node as out."""
@@ -80,7 +85,44 @@ class Room:
         """Its work has left: the next host may follow."""
         self._with_work.discard(node_id)
 
-    def why_not(self, cause: str, pods: Collection[Mapping[str, Any]], all_: Fleet) -> str | None:
+    async def know_the_fleet(self, no_older: timedelta) -> Fleet:
+        """Every node, asked anew where it is older; whom it calls spare is looked at again.
+
+        Raises:
+            ComponentError: they are not to be had.
+        """
+        now = self.clock.now()
+        if self._fleet is None or now - self._fleet.at > no_older:
+            self._fleet = await fleet(self.servers, now)
+        return self._fleet
+
+    async def for_one_more(
+        self, story: Mapping[str, Any], cause: str
+    ) -> tuple[str | None, str | None]:
+        """Why the node may not go out now, and the node that is free for its work.
+
+        Raises:
+            ComponentError: nodes are not to be had.
+        """
+        known = await self.know_the_fleet(FLEET_OLD)
+        no, spare = await self._fits(story, cause, known)
+        if no is None or (anew := await self.know_the_fleet(FLEET_ANEW)) is known:
+            return no, spare
+        return await self._fits(story, cause, anew)
+
+    async def _fits(
+        self, story: Mapping[str, Any], cause: str, all_: Fleet
+    ) -> tuple[str | None, str | None]:
+        no = self._why_not(cause, story["pods"], all_)
+        if no is not None or not story["pods"]:
+            return no, None
+        spare = await self._spare_for(story, all_)
+        whole = gangs(story["pods"])
+        if spare is None and whole:
+            return f"{whole[0]} would stop: no spare node fits", None
+        return None, spare
+
+    def _why_not(self, cause: str, pods: Collection[Mapping[str, Any]], all_: Fleet) -> str | None:
         """Why one more node may not go out now; None where it may."""
         if len(self.out) >= all_.most_out:
             return f"{len(self.out)} of {len(all_.rows)} nodes are out, which is the most at once"
@@ -92,7 +134,7 @@ class Room:
             return f"a disruption budget holds {blocked[0]}"
         return None
 
-    async def spare_for(self, story: Mapping[str, Any], all_: Fleet) -> str | None:
+    async def _spare_for(self, story: Mapping[str, Any], all_: Fleet) -> str | None:
         """A node that can take the work of this one; None where none fits.
 
         Raises:
