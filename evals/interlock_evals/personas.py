@@ -10,7 +10,6 @@ from interlock_tools.change import Change
 from interlock_tools.clock import Clock
 from interlock_tools.errors import ConflictError
 from interlock_tools.identity import Principal, PrincipalKind
-from interlock_tools.operation import Effect
 
 LOOK_EVERY_S = 1.0
 THINKS_S = 4.0
@@ -23,14 +22,15 @@ OPERATOR = Principal(
     authenticated_by="console:persona",
     roles=frozenset({"operator"}),
 )
-COLLEAGUE = OPERATOR.model_copy(update={"id": "person:second-operator"})
+COLLEAGUES = tuple(
+    OPERATOR.model_copy(update={"id": f"person:{which}-operator"}) for which in ("second", "third")
+)
 
 
 class OperatorPersona:
     """An operator who approves what `approves` says, after a moment, and leaves the rest alone.
 
-    Where the grid's target names no feeds, or has no end, or work is interrupted, policy asks for
-    one more: then a colleague looks too, and votes as the operator does.
+    Where policy asks for more than one, colleagues look too, and vote as the operator does.
     """
 
     def __init__(
@@ -51,16 +51,20 @@ class OperatorPersona:
         ripe = self._clock.now() - timedelta(seconds=THINKS_S)
         for change in await self._approvals.waiting():
             if change.created_at <= ripe and self._approves(change):
-                await _approve(self._approvals, OPERATOR, change)
-                await colleague_approves(self._approvals, change)
+                await approve(self._approvals, change)
 
 
-async def colleague_approves(approvals: Approvals, change: Change) -> None:
-    """The yes of a second operator, where what a target leaves out or what stops takes one."""
-    reach = change.blast_radius
-    wide = reach is not None and (reach.all_feeds or reach.open_ended)
-    if wide or change.effect is Effect.DISRUPTIVE:
-        await _approve(approvals, COLLEAGUE, change)
+async def approve(approvals: Approvals, change: Change) -> None:
+    """The yes of an operator, and of as many colleagues as policy asks for."""
+    await _approve(approvals, OPERATOR, change)
+    await colleagues_approve(approvals, change)
+
+
+async def colleagues_approve(approvals: Approvals, change: Change) -> None:
+    """The yes of the others, where one has said it."""
+    quorum = None if change.decision is None else change.decision.quorum
+    for who in COLLEAGUES[: 0 if quorum is None else quorum.people - 1]:
+        await _approve(approvals, who, change)
 
 
 async def _approve(approvals: Approvals, who: Principal, change: Change) -> None:

@@ -14,7 +14,7 @@ from interlock_console.demo import grid_cut, xid_storm
 from interlock_console.demo.account import Account, closing_table
 from interlock_console.demo.view import LiveView, changes_table
 from interlock_console.settings import local_person
-from interlock_evals.personas import Persona, colleague_approves
+from interlock_evals.personas import Persona, colleagues_approve
 from interlock_evals.scenarios.grid_cut import TIMES, run_grid_cut
 from interlock_evals.scenarios.xid_storm import run_xid_storm
 from interlock_servers.serving import Served
@@ -119,7 +119,7 @@ async def _ask_at_terminal(console: Console, view: LiveView[Any], served: Served
                     shown_digest=change.binding_digest or "",
                 )
                 if approve:
-                    await colleague_approves(served.site.approvals, change)
+                    await colleagues_approve(served.site.approvals, change)
             except ConflictError as error:
                 console.print(f"[yellow]not counted:[/] {error}")
             finally:

@@ -21,12 +21,11 @@ from interlock_agents.connection import connect
 from interlock_agents.power import Note, PowerAgent
 from interlock_evals.bench.measured import Measured, median
 from interlock_evals.factory import Factory, running_factory
-from interlock_evals.personas import OPERATOR
+from interlock_evals.personas import approve
 from interlock_evals.reports import Promise
 from interlock_guardrails.rules import SiteRules
 from interlock_servers.serving import Served, agent_principal, serve_http
 from interlock_servers.site import SiteSettings
-from interlock_tools.change import Change
 from interlock_tools.clock import ScaledClock
 
 SITE: Final = "hall"  # 10,240 GPUs
@@ -57,25 +56,17 @@ class _Course:
             self.asked.set()
 
     async def vote(self) -> None:
-        """Say yes to each of the agent's proposals at once, until cancelled."""
+        """Let as many say yes to each of the agent's proposals as policy asks for, at once.
+
+        The signal names no feeds and no end, which takes three. It goes on until cancelled.
+        """
+        approvals = self.served.site.approvals
         while True:
             await self.asked.wait()
             self.asked = anyio.Event()
-            for change in await self.served.site.approvals.waiting():
-                await self._approve(change)
+            for change in await approvals.waiting():
+                await approve(approvals, change)
                 self.voted_s = time.perf_counter()
-
-    async def _approve(self, change: Change) -> None:
-        """By as many as the policy asks for: the signal names no feeds and no end."""
-        quorum = None if change.decision is None else change.decision.quorum
-        for number in range(0 if quorum is None else quorum.people):
-            who = OPERATOR.model_copy(update={"id": f"person:operator-{number + 1}"})
-            await self.served.site.approvals.vote(
-                who,
-                change.change_id,
-                approve=True,
-                shown_digest=change.binding_digest or "",
-            )
 
     async def signal(self, limit_w: float) -> dict[str, float]:
         """Send it; how long until a cap is lower than it was, and what of that went where."""
