@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 
 from interlock_plant import Fault, FaultKind
 from interlock_servers.nvsentinel import twin_names
@@ -23,9 +22,10 @@ from interlock_servers.nvsentinel.stuck import findings
 from interlock_servers.nvsentinel.twin import TwinFault
 from interlock_servers.nvsentinel.twin_drainer import Mode as DrainMode
 from interlock_servers.transports.kube.kinds import NODES
-from tests.kube.real import why_not
 from tests.servers.nvsentinel.twin_world import (
     World,
+    both,
+    embedded,
     fatal,
     planned_maintenance,
     trip_and_repair,
@@ -33,10 +33,6 @@ from tests.servers.nvsentinel.twin_world import (
 )
 from tests.servers.waiting import PATIENCE_S, until
 
-needs_binaries = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-# What holds of one object alone is asked of both servers in test_reading.py; here, whole loops are.
-both = pytest.mark.parametrize("which", ["embedded", pytest.param("real", marks=needs_binaries)])
-embedded = pytest.mark.parametrize("which", ["embedded"])
 XID_79 = Fault(FaultKind.GPU_LOST, "node-001/gpu-3", xid=79)
 HBM = Fault(FaultKind.HBM_ERROR, "node-006/gpu-1", xid=48)
 ILL = "node-006"

@@ -4,20 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from interlock_plant import Fault, FaultKind
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_drainer import Mode
 from interlock_servers.nvsentinel.twin_objects import JOB, gpu_uuid
 from interlock_servers.transports.kube.kinds import DEPLOYMENTS, EVENTS, LEASES, NODES, PODS
-from tests.kube.real import why_not
-from tests.servers.nvsentinel.twin_world import QUICK, World, fatal, healthy, world
+from tests.servers.nvsentinel.twin_world import QUICK, World, both, embedded, fatal, healthy, world
 
-needs_binaries = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-# A real control plane takes six seconds to start: the whole loops are run on it too.
-both = pytest.mark.parametrize("which", ["embedded", pytest.param("real", marks=needs_binaries)])
-embedded = pytest.mark.parametrize("which", ["embedded"])
 SESSION = [
     None,
     names.QUARANTINED,

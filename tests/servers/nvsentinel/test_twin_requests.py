@@ -10,10 +10,11 @@ from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin_rules import default_rules, evaluate, parse_rules
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, JOBS, LEASES, NODES
 from interlock_tools.errors import InvalidRequestError, NotFoundError
-from tests.kube.real import why_not
 from tests.servers.nvsentinel.twin_world import (
     QUICK,
     World,
+    both,
+    embedded,
     fatal,
     healthy,
     planned_maintenance,
@@ -21,16 +22,6 @@ from tests.servers.nvsentinel.twin_world import (
     world,
 )
 
-both = pytest.mark.parametrize(
-    "which",
-    [
-        "embedded",
-        pytest.param(
-            "real", marks=pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-        ),
-    ],
-)
-embedded = pytest.mark.parametrize("which", ["embedded"])
 RELEASED, COMPLETE = "NVSentinelOwnershipReleased", "ExternalRemediationComplete"
 
 

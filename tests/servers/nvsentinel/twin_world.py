@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from interlock_plant import Job, JobClass, Plant, SteadyLoad, hall_site
 from interlock_servers.nvsentinel import twin_names as names
@@ -20,12 +21,17 @@ from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import NODES, Kind
 from interlock_servers.transports.kube.watching import Watching
 from interlock_tools.clock import ManualClock
-from tests.kube.real import running_cluster
+from tests.kube.real import running_cluster, why_not
 
 Json = dict[str, Any]
 START = datetime(2026, 11, 25, tzinfo=UTC)
 QUICK = Timings(reboot_s=60.0, terminate_s=30.0, reset_s=20.0, give_up_s=180.0, validate_s=20.0)
 WORDS_S = 5.0  # real seconds for a watch to tell what a test wrote
+
+needs_binaries = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+# A real control plane takes six seconds to start: whole loops run on it too, the rest on ours.
+both = pytest.mark.parametrize("which", ["embedded", pytest.param("real", marks=needs_binaries)])
+embedded = pytest.mark.parametrize("which", ["embedded"])
 
 
 @dataclass
