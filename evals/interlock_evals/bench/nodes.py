@@ -4,9 +4,7 @@ The agents are a process of their own over a plant that goes on, look at their d
 themselves, and answer over gRPC with a token each, as on a site.
 """
 
-import json
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +16,7 @@ import anyio
 import anyio.to_thread
 
 from interlock_evals.bench.measured import Measured, median
+from interlock_evals.bench.other_process import OtherProcess, say
 from interlock_evals.node_agents import serving_nodes
 from interlock_evals.reports import Promise
 from interlock_plant.halls import lab_site
@@ -47,15 +46,15 @@ def measure() -> Measured:
 
 async def _measure() -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as folder:
-        process = await anyio.to_thread.run_sync(_started, folder)
+        agents = OtherProcess("interlock_evals.bench.nodes", folder)
         try:
-            said = await anyio.to_thread.run_sync(_first_line, process)
-            settings = NodesSettings.model_validate(json.loads(said))
+            said = await anyio.to_thread.run_sync(agents.told)
+            settings = NodesSettings.model_validate(said)
             async with NodeClient(settings, SystemClock(), reads_only=True) as client:
                 _check(await client.read())  # connects
                 return await _reads(client)
         finally:
-            await anyio.to_thread.run_sync(process.communicate)  # its input closes: it ends
+            await anyio.to_thread.run_sync(agents.end)
 
 
 async def _reads(client: NodeClient) -> tuple[list[float], list[float]]:
@@ -83,19 +82,6 @@ def _used_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _started(folder: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "interlock_evals.bench.nodes", folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _first_line(process: "subprocess.Popen[str]") -> str:
-    return "" if process.stdout is None else process.stdout.readline()
-
-
 async def _serve(folder: Path) -> None:
     """Be the agents until our input closes; say where they are in one line."""
     site = lab_site()
@@ -117,8 +103,7 @@ async def _serve(folder: Path) -> None:
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(go_on)
-        sys.stdout.write(settings.model_dump_json() + "\n")
-        sys.stdout.flush()
+        say(settings.model_dump(mode="json"))
         await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         tasks.cancel_scope.cancel()
 

@@ -5,8 +5,6 @@ servers and the remediation agent, over MCP and HTTP as it ships; and the one th
 """
 
 import gc
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -24,6 +22,7 @@ from interlock_agents.connection import Servers, connect
 from interlock_agents.notes import Note
 from interlock_agents.remediation import RemediationAgent
 from interlock_evals.bench.measured import Measured, median
+from interlock_evals.bench.other_process import OtherProcess, say
 from interlock_evals.reports import Figure, Promise
 from interlock_evals.sentinel_factory import only_maintenance
 from interlock_guardrails.rules import SiteRules
@@ -37,6 +36,7 @@ from interlock_servers.transports.kube import ClusterSettings, KubeClient
 from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_tools.clock import ManualClock, SystemClock
 
+MODULE: Final = "interlock_evals.bench.sentinel"
 NODES: Final = 5_000
 AGENT: Final = agent_principal("remediation", owner="person:fleet-team")
 READS: Final = 21  # of each tool
@@ -73,12 +73,12 @@ WHOLE: Final = Size()
 def measure(size: Size = WHOLE) -> Measured:
     """One cluster, one start; medians of the reads, and the slowest proposal."""
     with tempfile.TemporaryDirectory(prefix="interlock-sentinel-") as folder:
-        cluster = _Process("cluster", folder, *map(str, size))
+        cluster = OtherProcess(MODULE, "cluster", folder, *map(str, size))
         try:
             cluster.told()  # it stands
             before = cluster.ask("watches")
             began_s = time.time()
-            site = _Process("site", folder, *map(str, size))
+            site = OtherProcess(MODULE, "site", folder, *map(str, size))
             try:
                 start_s = site.told()["known_at_s"] - began_s
                 seen = site.told()
@@ -92,7 +92,7 @@ def measure(size: Size = WHOLE) -> Measured:
     return _judged(start_s, seen, watches, proposed_s)
 
 
-def _proposal(cluster: "_Process", site: "_Process") -> float:
+def _proposal(cluster: OtherProcess, site: OtherProcess) -> float:
     """Seconds from before a fault is written to the agent's proposal about it."""
     fault = cluster.ask("fault")
     while True:
@@ -132,47 +132,6 @@ def _judged(
     )
 
 
-class _Process:
-    """One of the two others; they speak lines of JSON, and end when their input closes."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "interlock_evals.bench.sentinel", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def told(self) -> Any:
-        """What it says next."""
-        line = _pipe(self._process.stdout).readline()
-        if not line:
-            raise RuntimeError("a process of the measure ended early")
-        return json.loads(line)
-
-    def ask(self, command: str) -> Any:
-        """Its answer."""
-        pipe = _pipe(self._process.stdin)
-        pipe.write(command + "\n")
-        pipe.flush()
-        return self.told()
-
-    def end(self) -> None:
-        """Close its input, and wait."""
-        self._process.communicate()
-
-
-def _pipe(found: IO[str] | None) -> IO[str]:
-    if found is None:
-        raise RuntimeError("a process without pipes")
-    return found
-
-
-def _say(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
 # ── the cluster ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -196,12 +155,12 @@ async def _cluster(folder: Path, size: Size) -> None:
                 twin.report(_fault(name, "NONE"))
             await twin.connector.reconcile()
             names = iter([site.node_ids[size.ill], *sorted(free)])
-            _say("stands")
+            say("stands")
             while line := await anyio.to_thread.run_sync(sys.stdin.readline):
                 if line.strip() == "watches":
-                    _say(kube.watches)
+                    say(kube.watches)
                 else:
-                    _say(await _broken(twin, next(names)))
+                    say(await _broken(twin, next(names)))
 
 
 async def _broken(twin: NvsentinelTwin, name: str) -> dict[str, Any]:
@@ -246,9 +205,9 @@ async def _site(folder: Path, size: Size) -> None:
         hands = connect(served.urls(), served.token(AGENT))
         servers = await stack.enter_async_context(hands)
         await _until_known(servers)
-        _say({"known_at_s": time.time()})
+        say({"known_at_s": time.time()})
         reads = await _reads(servers, size)
-        _say({"reads": reads, "memory_mb": _most_memory_mb()})
+        say({"reads": reads, "memory_mb": _most_memory_mb()})
         agent = RemediationAgent(servers, clock, _told)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)
@@ -279,7 +238,7 @@ async def _reads(servers: Servers, size: Size) -> dict[str, list[float]]:
 
 def _told(note: Note) -> None:
     if note.kind == "proposed":
-        _say({"node": note.text.partition(":")[0], "at_s": time.time()})
+        say({"node": note.text.partition(":")[0], "at_s": time.time()})
 
 
 def _most_memory_mb() -> float:
