@@ -6,7 +6,7 @@ It gives addresses, as a real site would; whoever connects cannot tell, and need
 import logging
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,10 +30,8 @@ from interlock_servers.maxlps.node_settings import NodePowerSettings, PowerSetti
 from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
-from interlock_servers.nvsentinel.twin import NvsentinelTwin, nvsentinel_on
 from interlock_servers.transports.broker import Kind, local_broker
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
-from interlock_servers.transports.kube.embedded import EmbeddedKube
+from interlock_servers.transports.kube import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import Clock, ScaledClock
 from interlock_tools.errors import InvalidRequestError, UnavailableError
@@ -147,7 +145,6 @@ class Factory:
     flex_agent: FlexAgentTwin
     addresses: Addresses
     clock: Clock
-    nvsentinel: NvsentinelTwin | None = None
 
 
 def site_of(name: str) -> SiteSpec:
@@ -231,7 +228,7 @@ async def running_factory(
         )
         dps = await stack.enter_async_context(DpsTwin(plant, clock))
         lock, by_agents = threading.Lock(), None
-        if agents:  # only then loaded: a server over stdio must start at once
+        if agents:  # only then loaded, as the cluster is: a server over stdio must start at once
             from interlock_evals.node_agents import power_settings, serving_nodes
 
             nodes = await stack.enter_async_context(serving_nodes(plant, clock, folder, lock))
@@ -240,9 +237,13 @@ async def running_factory(
         await stack.enter_async_context(grid)
         agent = FlexAgentTwin(address, plant, agent_key, jwks([isv_key]), clock, identifier=AGENT)
         await stack.enter_async_context(agent)
-        nvsentinel, kubeconfig = None, None
+        kubeconfig = None
         if kubernetes:
-            kubeconfig, nvsentinel = await _put_on_a_cluster(stack, folder, plant, clock)
+            from interlock_evals.on_a_cluster import nvsentinel_at_work
+
+            (folder / "kubernetes").mkdir()
+            there = nvsentinel_at_work(plant, clock, folder / "kubernetes")
+            kubeconfig = await stack.enter_async_context(there)
         addresses = Addresses(
             site_id=spec.name,
             gpus=spec.gpu_count,
@@ -261,28 +262,10 @@ async def running_factory(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(exchange.run)
         tasks.start_soon(_run_plant, plant, agent, clock, scenario, lock)
-        if nvsentinel is not None:
-            tasks.start_soon(nvsentinel.run)
         try:
-            yield Factory(plant, exchange, dps, grid, agent, addresses, clock, nvsentinel)
+            yield Factory(plant, exchange, dps, grid, agent, addresses, clock)
         finally:
             tasks.cancel_scope.cancel()
-
-
-async def _put_on_a_cluster(
-    stack: AsyncExitStack, folder: Path, plant: Plant, clock: Clock
-) -> tuple[Path, NvsentinelTwin]:
-    """A cluster of our own with the plant and NVSentinel on it, and its administrator's file."""
-    place = folder / "kubernetes"
-    place.mkdir()
-    kube = await stack.enter_async_context(EmbeddedKube(place, clock=clock))
-    kubeconfig = kube.kubeconfig()
-    settings = ClusterSettings(name=plant.site.name, kubeconfig=kubeconfig)
-    client = KubeClient(settings, clock, field_manager="factory")
-    await stack.enter_async_context(client)
-    there = nvsentinel_on(client, plant, maintenance=True, load=kube.load)
-    twin = await stack.enter_async_context(there)
-    return kubeconfig, twin
 
 
 async def _run_plant(
@@ -293,16 +276,27 @@ async def _run_plant(
     lock: threading.Lock,
 ) -> None:
     """Keep the plant at the clock's second, and the Flex Agent with it; `lock` while it steps."""
+
+    async def second() -> None:
+        if scenario is not None:
+            scenario.announce_due(plant, plant.second)
+        with lock:
+            plant.step()
+        try:
+            await agent.step()
+        except UnavailableError as error:
+            log.warning("the flex agent cannot reach its broker", extra={"error": str(error)})
+
+    await keep_up(plant, clock, second, look_every_s=LOOK_EVERY_S)
+
+
+async def keep_up(
+    plant: Plant, clock: Clock, second: Callable[[], Awaitable[None]], *, look_every_s: float
+) -> None:
+    """Keep the plant at the clock's second, without end; `second` takes it one further."""
     while True:
         for _ in range(CATCH_UP_STEPS):
             if plant.now >= clock.now():
                 break
-            if scenario is not None:
-                scenario.announce_due(plant, plant.second)
-            with lock:
-                plant.step()
-            try:
-                await agent.step()
-            except UnavailableError as error:
-                log.warning("the flex agent cannot reach its broker", extra={"error": str(error)})
-        await clock.sleep(LOOK_EVERY_S)
+            await second()
+        await clock.sleep(look_every_s)

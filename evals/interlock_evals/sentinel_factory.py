@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 
+from interlock_evals.factory import keep_up
 from interlock_plant import Job, JobClass, Plant, SteadyLoad
 from interlock_plant.site import SiteSpec
 from interlock_plant.site_file import parse_site
@@ -62,7 +63,6 @@ JOBS: Final = (
     ("code-assist", "delta", JobClass.SERVING, 12, 4, 0.5),
     ("embed-corpus", "cirrus", JobClass.BATCH, 16, 16, None),
 )
-CATCH_UP_STEPS: Final = 50
 LOOK_EVERY_S: Final = 0.5
 RACK: Final = "topology.kubernetes.io/rack"
 log = logging.getLogger(__name__)
@@ -162,10 +162,7 @@ async def only_maintenance(admin: KubeClient) -> None:
 
 
 async def _run(plant: Plant, clock: Clock) -> None:
-    """Keep the plant at the clock's second."""
-    while True:
-        for _ in range(CATCH_UP_STEPS):
-            if plant.now >= clock.now():
-                break
-            plant.step()
-        await clock.sleep(LOOK_EVERY_S)
+    async def second() -> None:
+        plant.step()
+
+    await keep_up(plant, clock, second, look_every_s=LOOK_EVERY_S)
