@@ -1,4 +1,7 @@
-"""Running the demo from the command line."""
+"""Running the demo from the command line.
+
+A story is loaded where it is told: a server over stdio, which begins here too, must start at once.
+"""
 
 import tempfile
 from enum import StrEnum
@@ -10,13 +13,10 @@ import anyio.to_thread
 from rich.console import Console
 from rich.text import Text
 
-from interlock_console.demo import grid_cut, xid_storm
 from interlock_console.demo.account import Account, closing_table
 from interlock_console.demo.view import LiveView, changes_table
 from interlock_console.settings import local_person
 from interlock_evals.personas import Persona, colleagues_approve
-from interlock_evals.scenarios.grid_cut import TIMES, run_grid_cut
-from interlock_evals.scenarios.xid_storm import run_xid_storm
 from interlock_servers.serving import Served
 from interlock_servers.transports.broker import Kind
 from interlock_tools.change import Change
@@ -52,36 +52,53 @@ async def run_demo(
     """
     if trace is not None and story is not Story.GRID_CUT:
         raise InvalidRequestError(f"no requests drive {story}; --trace is for {Story.GRID_CUT}")
-    with tempfile.TemporaryDirectory(prefix="interlock-demo-") as name:
-        folder = Path(name)
-        if story is Story.XID_STORM:
-            storm_view = xid_storm.XidStormView(console)
-            with storm_view:
-                storm = await run_xid_storm(
-                    folder,
-                    rate=RATE_FOR_PEOPLE if approve_myself else XID_STORM_RATE,
-                    watch=storm_view.frame,
-                    tell=storm_view.tell,
-                    persona=_person_at(console, storm_view) if approve_myself else None,
-                    broker=broker,
-                )
-            return _tell(console, xid_storm.account_of(storm), report_file)
-        view = grid_cut.GridCutView(console)
-        with view:
-            cut = await run_grid_cut(
-                folder,
-                rate=RATE_FOR_PEOPLE if approve_myself else GRID_CUT_RATE,
-                times=TIMES,
-                watch=view.frame,
-                tell=view.tell,
-                persona=_person_at(console, view) if approve_myself else None,
-                trace=trace,
-                broker=broker,
-            )
-        return _tell(console, grid_cut.account_of(cut), report_file)
+    tell = _xid_storm if story is Story.XID_STORM else _grid_cut
+    with tempfile.TemporaryDirectory(prefix="interlock-demo-") as folder:
+        told = await tell(console, Path(folder), approve_myself, trace, broker)
+    return _account(console, told, report_file)
 
 
-def _tell(console: Console, account: Account, report_file: Path | None) -> int:
+async def _grid_cut(
+    console: Console, folder: Path, approve_myself: bool, trace: Path | None, broker: Kind | None
+) -> Account:
+    from interlock_console.demo.grid_cut import GridCutView, account_of
+    from interlock_evals.scenarios.grid_cut import TIMES, run_grid_cut
+
+    view = GridCutView(console)
+    with view:
+        outcome = await run_grid_cut(
+            folder,
+            rate=RATE_FOR_PEOPLE if approve_myself else GRID_CUT_RATE,
+            times=TIMES,
+            watch=view.frame,
+            tell=view.tell,
+            persona=_person_at(console, view) if approve_myself else None,
+            trace=trace,
+            broker=broker,
+        )
+    return account_of(outcome)
+
+
+async def _xid_storm(
+    console: Console, folder: Path, approve_myself: bool, _: Path | None, broker: Kind | None
+) -> Account:
+    from interlock_console.demo.xid_storm import XidStormView, account_of
+    from interlock_evals.scenarios.xid_storm import run_xid_storm
+
+    view = XidStormView(console)
+    with view:
+        outcome = await run_xid_storm(
+            folder,
+            rate=RATE_FOR_PEOPLE if approve_myself else XID_STORM_RATE,
+            watch=view.frame,
+            tell=view.tell,
+            persona=_person_at(console, view) if approve_myself else None,
+            broker=broker,
+        )
+    return account_of(outcome)
+
+
+def _account(console: Console, account: Account, report_file: Path | None) -> int:
     account.report.write()
     if report_file is not None:
         report_file.write_text(account.report.as_json(), encoding="utf-8")
