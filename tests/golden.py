@@ -56,7 +56,7 @@ from interlock_servers.nvsentinel.remediation import janitor_face, remediation_f
 from interlock_servers.nvsentinel.server import nvsentinel_face
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
-from interlock_servers.transports.kube import ClusterSettings
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.identity import Principal, PrincipalKind

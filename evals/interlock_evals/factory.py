@@ -31,7 +31,7 @@ from interlock_servers.maxlps.settings import MaxlpsSettings
 from interlock_servers.maxlps.twin import DpsTwin
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.transports.broker import Kind, local_broker
-from interlock_servers.transports.kube import ClusterSettings
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import Clock, ScaledClock
 from interlock_tools.errors import InvalidRequestError, UnavailableError

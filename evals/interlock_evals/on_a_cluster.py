@@ -8,8 +8,9 @@ import anyio
 
 from interlock_plant.plant import Plant
 from interlock_servers.nvsentinel.twin import nvsentinel_on
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.embedded import EmbeddedKube
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import Clock
 
 

@@ -24,9 +24,10 @@ from interlock_servers.nvsentinel.twin import NvsentinelTwin, Timings, nvsentine
 from interlock_servers.nvsentinel.twin_drainer import Mode
 from interlock_servers.nvsentinel.twin_names import RULES_MAP, SPACE
 from interlock_servers.transports.broker import Kind, local_broker
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import CONFIG_MAPS
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_servers.transports.mqtt import MqttSettings
 from interlock_tools.clock import Clock, ScaledClock
 

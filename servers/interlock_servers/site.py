@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from pydantic import ConfigDict
@@ -56,11 +56,13 @@ from interlock_servers.maxlps.group_server import dps_face, dps_groups_face
 from interlock_servers.maxlps.node_settings import PowerTables
 from interlock_servers.maxlps.operations import maxlps_operations
 from interlock_servers.maxlps.server import maxlps_face
-from interlock_servers.nvsentinel.attached import NvsentinelPart, attached, health_of
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.offer import Face
 from interlock_servers.readings import readable
 from interlock_tools.clock import Clock
+
+if TYPE_CHECKING:
+    from interlock_servers.nvsentinel.attached import NvsentinelPart
 
 
 class SiteSettings(PowerTables):
@@ -100,7 +102,7 @@ class Site:
     components: list[str] = field(default_factory=list)
     health: list[Callable[[], "Connection"]] = field(default_factory=list)
     requesting: Requesting | None = None
-    sentinel: NvsentinelPart | None = None
+    sentinel: "NvsentinelPart | None" = None
     sending: Sending | None = None
 
     def offers(self, component: str, only: str | None) -> bool:
@@ -223,7 +225,9 @@ async def open_site(
         if gpus.dps is not None:
             groups = GroupClient(gpus.dps)
             facts.add(GroupFacts(groups, settings.rules.site_id))
-        if settings.nvsentinel is not None:
+        if settings.nvsentinel is not None:  # only then loaded, with a client of Kubernetes
+            from interlock_servers.nvsentinel.attached import attached
+
             sentinel = await stack.enter_async_context(attached(settings.nvsentinel, clock))
             facts.add(sentinel.facts)
         federation = Federation(
@@ -390,8 +394,8 @@ def _flex_health(client: FlexClient) -> Connection:
     return Connection("flex", True, said)
 
 
-def _sentinel_health(part: NvsentinelPart) -> Connection:
-    works, says = health_of(part)
+def _sentinel_health(part: "NvsentinelPart") -> Connection:
+    works, says = part.health()
     return Connection("nvsentinel", works, says)
 
 

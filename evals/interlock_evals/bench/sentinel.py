@@ -32,8 +32,9 @@ from interlock_servers.nvsentinel.twin import NvsentinelTwin, nvsentinel_on
 from interlock_servers.nvsentinel.twin_events import HealthEvent
 from interlock_servers.serving import agent_principal, serve_http
 from interlock_servers.site import SiteSettings
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.embedded import EmbeddedKube
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import ManualClock, SystemClock
 
 MODULE: Final = "interlock_evals.bench.sentinel"

@@ -16,8 +16,8 @@ from interlock_servers.nvsentinel import facts as known
 from interlock_servers.nvsentinel import names
 from interlock_servers.nvsentinel.client import NvsentinelClient
 from interlock_servers.nvsentinel.models import Request
-from interlock_servers.transports.kube import Kind
 from interlock_servers.transports.kube.connection import Json
+from interlock_servers.transports.kube.kinds import Kind
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import ConflictError, InvalidRequestError, NotFoundError
 from interlock_tools.fact import FactNeed, FactSet

@@ -50,6 +50,38 @@ class NvsentinelPart:
             wait_s = SOON_S if self.examined.error else LOOK_EVERY_S
             await self.client.clock.sleep(wait_s)
 
+    def health(self) -> tuple[bool, str]:
+        """Whether it can be relied on, and all that is missing, in a sentence."""
+        client, examined = self.client, self.examined
+        if examined is None:
+            return False, "nothing was asked of the API server yet"
+        if examined.error:
+            return False, examined.error
+        now = installed(client)
+        nodes = client.nodes.snapshot()
+        says = [f"Kubernetes {examined.version}, {nodes.count} nodes; NVSentinel: {now.mode}"]
+        if now.why:
+            says.append(now.why)
+        says.append(f"breaker {now.breaker.state}")
+        if now.dry_run is not False:
+            says.append("it runs dry" if now.dry_run else "whether it runs dry is not known")
+        if examined.missing:
+            says.append(f"not served: {', '.join(examined.missing)}")
+        if examined.may_not:
+            says.append(f"we may not: {'; '.join(examined.may_not)}")
+        if not self.operations:
+            says.append("it is only looked at")
+        silent = {
+            name: one.why
+            for name, one in client.snapshots().items()
+            if one.known in {Known.NEVER, Known.STALE}
+        }
+        if silent:
+            says.append(f"not known now: {', '.join(silent)} ({next(iter(silent.values()))})")
+        works = nodes.known is Known.FRESH and not examined.may_not and not silent
+        works = works and now.mode not in {Mode.ABSENT, Mode.UNKNOWN}
+        return works, "; ".join(says)
+
 
 @asynccontextmanager
 async def attached(settings: NvsentinelSettings, clock: Clock) -> AsyncIterator[NvsentinelPart]:
@@ -64,36 +96,3 @@ async def attached(settings: NvsentinelSettings, clock: Clock) -> AsyncIterator[
             tasks.start_soon(part.keep_examining)
             yield part
             tasks.cancel_scope.cancel()
-
-
-def health_of(part: NvsentinelPart) -> tuple[bool, str]:
-    """Whether it can be relied on, and all that is missing, in a sentence."""
-    client, examined = part.client, part.examined
-    if examined is None:
-        return False, "nothing was asked of the API server yet"
-    if examined.error:
-        return False, examined.error
-    now = installed(client)
-    nodes = client.nodes.snapshot()
-    says = [f"Kubernetes {examined.version}, {nodes.count} nodes; NVSentinel: {now.mode}"]
-    if now.why:
-        says.append(now.why)
-    says.append(f"breaker {now.breaker.state}")
-    if now.dry_run is not False:
-        says.append("it runs dry" if now.dry_run else "whether it runs dry is not known")
-    if examined.missing:
-        says.append(f"not served: {', '.join(examined.missing)}")
-    if examined.may_not:
-        says.append(f"we may not: {'; '.join(examined.may_not)}")
-    if not part.operations:
-        says.append("it is only looked at")
-    silent = {
-        name: one.why
-        for name, one in client.snapshots().items()
-        if one.known in {Known.NEVER, Known.STALE}
-    }
-    if silent:
-        says.append(f"not known now: {', '.join(silent)} ({next(iter(silent.values()))})")
-    works = nodes.known is Known.FRESH and not examined.may_not and not silent
-    works = works and now.mode not in {Mode.ABSENT, Mode.UNKNOWN}
-    return works, "; ".join(says)

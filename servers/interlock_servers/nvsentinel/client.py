@@ -17,8 +17,8 @@ from interlock_servers.nvsentinel import names
 from interlock_servers.nvsentinel.models import Budget, Module, Node, Past, Pod, Request
 from interlock_servers.nvsentinel.reading import Reading, budget, module, past, request_of
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
-from interlock_servers.transports.kube import Kind, KindCache, KubeClient, Snapshot
-from interlock_servers.transports.kube.cache import Known
+from interlock_servers.transports.kube.cache import KindCache, Known, Snapshot
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.connection import Json
 from interlock_servers.transports.kube.kinds import (
     CONFIG_MAPS,
@@ -29,6 +29,7 @@ from interlock_servers.transports.kube.kinds import (
     NAMESPACES,
     NODES,
     PODS,
+    Kind,
 )
 from interlock_servers.transports.kube.leases import Held, read_lease
 from interlock_tools.clock import Clock

@@ -15,8 +15,8 @@ from interlock_servers.nvsentinel.acting import AskFor, Ground, NodeArguments
 from interlock_servers.nvsentinel.acting import says as said
 from interlock_servers.nvsentinel.maintenance import maintenance_spec
 from interlock_servers.nvsentinel.models import Node, Outcome, Request
-from interlock_servers.transports.kube import Kind
 from interlock_servers.transports.kube.connection import Json
+from interlock_servers.transports.kube.kinds import Kind
 from interlock_tools.blast_radius import BlastRadius
 from interlock_tools.errors import InvalidRequestError, NotFoundError
 from interlock_tools.fact import FactSet

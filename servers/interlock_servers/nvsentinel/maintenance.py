@@ -12,8 +12,8 @@ from interlock_servers.nvsentinel import names
 from interlock_servers.nvsentinel.acting import AskFor, Ground, NodeArguments, OnNode, RequestName
 from interlock_servers.nvsentinel.acting import says as said
 from interlock_servers.nvsentinel.models import CordonedBy, Request
-from interlock_servers.transports.kube import Kind
 from interlock_servers.transports.kube.connection import Json
+from interlock_servers.transports.kube.kinds import Kind
 from interlock_tools.errors import InvalidRequestError, NotFoundError
 from interlock_tools.fact import FactNeed, FactSet
 from interlock_tools.identity import Target

@@ -6,7 +6,7 @@ documentation of v1.25. Other keys in upstream's DATA_FLOW page are not in the c
 
 from typing import Final
 
-from interlock_servers.transports.kube import Kind
+from interlock_servers.transports.kube.kinds import Kind
 
 _JANITOR: Final = "janitor.dgxc.nvidia.com"
 _DGXC: Final = "nvsentinel.dgxc.nvidia.com"

@@ -34,7 +34,7 @@ from interlock_servers.nvsentinel.views import (
 )
 from interlock_servers.offer import Face
 from interlock_servers.paging import Place, only, paged
-from interlock_servers.transports.kube import KindCache
+from interlock_servers.transports.kube.cache import KindCache
 
 INSTRUCTIONS = """\
 NVSentinel on one Kubernetes cluster: faulty GPU nodes, quarantine, drain, repair. Read only.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from interlock_servers.transports.kube import ClusterSettings
+from interlock_servers.transports.kube.settings import ClusterSettings
 
 
 def _pattern(text: str) -> str:

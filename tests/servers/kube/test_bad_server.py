@@ -9,11 +9,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from interlock_servers.transports.kube import ClusterSettings, KindCache, KubeClient
-from interlock_servers.transports.kube.cache import Known
+from interlock_servers.transports.kube.cache import KindCache, Known
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.connection import Json
 from interlock_servers.transports.kube.kinds import NODES
 from interlock_servers.transports.kube.owners import writers_of
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import ComponentError, InvalidRequestError, UnavailableError
 from tests.servers.kube.scripted_api import ScriptedApi, kubeconfig, node, scripted_api, status

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from interlock_servers.transports.kube import ClusterSettings, Kind, KindCache, KubeClient
 from interlock_servers.transports.kube.access import Access, refused
-from interlock_servers.transports.kube.cache import Known
+from interlock_servers.transports.kube.cache import KindCache, Known
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.connection import Json
 from interlock_servers.transports.kube.kinds import (
     CONFIG_MAPS,
@@ -18,9 +18,11 @@ from interlock_servers.transports.kube.kinds import (
     LEASES,
     NODES,
     PODS,
+    Kind,
 )
 from interlock_servers.transports.kube.leases import read_lease
 from interlock_servers.transports.kube.owners import other_writers
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import (
     ComponentError,

@@ -8,11 +8,11 @@ import jsonschema
 import pytest
 
 from interlock_servers.nvsentinel import names
-from interlock_servers.nvsentinel.attached import attached, health_of
+from interlock_servers.nvsentinel.attached import attached
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
 from interlock_servers.site import connections
-from interlock_servers.transports.kube import ClusterSettings
 from interlock_servers.transports.kube.cache import Known
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import SystemClock
 from interlock_tools.errors import ComponentError
 from interlock_tools.fact import Fact, FactNeed, Unknown
@@ -259,7 +259,7 @@ async def test_the_declared_rights_are_enough_to_look_and_to_ask(
             assert change.rehearsal is not None
             assert change.rehearsal.would_succeed, change.rehearsal.notes
     async with attached(world.settings("looker"), SystemClock()) as part:
-        await until(lambda: health_of(part)[0])
+        await until(lambda: part.health()[0])
         assert {one.known for one in part.client.snapshots().values()} == {Known.FRESH}
 
 
@@ -270,20 +270,18 @@ async def test_doctor_says_exactly_what_a_bare_api_server_lacks(tmp_path: Path) 
     async with running_cluster(tmp_path) as bare:
         cluster = ClusterSettings(name="bare", kubeconfig=bare.kubeconfig)
         async with attached(NvsentinelSettings(cluster=cluster), SystemClock()) as part:
-            await until(lambda: "nothing was asked" not in health_of(part)[1])
+            await until(lambda: "nothing was asked" not in part.health()[1])
             with anyio.fail_after(20):
                 await part.client.listed()
-            works, says = health_of(part)
+            works, says = part.health()
         missing = ", ".join(kind.name for kind in names.REQUESTS)
         assert not works
         assert "NVSentinel: not_installed; its namespace has no Deployments" in says
         assert f"not served: {missing}; it is only looked at" in says
         nobody = cluster.model_copy(update={"kubeconfig": bare.kubeconfigs["nobody"]})
         async with attached(NvsentinelSettings(cluster=nobody), SystemClock()) as part:
-            await until(
-                lambda: "not known now: nodes, pods, deployments.apps" in health_of(part)[1]
-            )
-            works, says = health_of(part)
+            await until(lambda: "not known now: nodes, pods, deployments.apps" in part.health()[1])
+            works, says = part.health()
         assert not works
         assert "we may not: get nodes; list nodes; watch nodes; list events in default" in says
         assert "NVSentinel: unknown" in says

@@ -10,9 +10,10 @@ from interlock_evals.factory import Addresses, running_factory
 from interlock_plant import Fault, FaultKind, Plant, SteadyLoad, hall_jobs, hall_site
 from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin import nvsentinel_on
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import NODES
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import ManualClock, ScaledClock
 from tests.servers.nvsentinel.twin_world import START
 

@@ -15,10 +15,11 @@ from interlock_servers.nvsentinel import twin_names as names
 from interlock_servers.nvsentinel.twin import NvsentinelTwin, Timings, nvsentinel_on
 from interlock_servers.nvsentinel.twin_drainer import DEFAULT_MODES, Modes
 from interlock_servers.nvsentinel.twin_events import HealthEvent
-from interlock_servers.transports.kube import ClusterSettings, KubeClient
+from interlock_servers.transports.kube.client import KubeClient
 from interlock_servers.transports.kube.connection import PATCH_TYPES
 from interlock_servers.transports.kube.embedded import EmbeddedKube
 from interlock_servers.transports.kube.kinds import NODES, Kind
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_servers.transports.kube.watching import Watching
 from interlock_tools.clock import ManualClock
 from tests.kube.real import running_cluster, why_not

@@ -15,7 +15,7 @@ import yaml
 
 from interlock_servers.nvsentinel import names
 from interlock_servers.nvsentinel.settings import NvsentinelSettings
-from interlock_servers.transports.kube import ClusterSettings
+from interlock_servers.transports.kube.settings import ClusterSettings
 from interlock_tools.clock import SystemClock
 from tests.servers.waiting import PATIENCE_S
 
